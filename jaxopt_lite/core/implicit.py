@@ -1,0 +1,270 @@
+"""Derivatives of an answer by the implicit function theorem, whatever computed it.
+
+If F(x*(p), p) = 0 and F_x is nonsingular, then  dx*/dp = -F_x^-1 F_p.
+
+`attach` is the identity on the answer; its JVP solves that linear system. Forward mode, reverse mode
+(the system is transposed by `lax.custom_linear_solve`) and higher orders (the rule calls `attach`
+again, so it can itself be differentiated) all come from this one rule, as do `jit` and `vmap`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.sparse.linalg as jssl
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from ..linalg import Form, conjugate_gradient, dense_solve, materialize, minres
+from .check import args_tuple
+from .tracing import Traced, hoist
+
+PyTree = Any
+LinearSolver = str | Callable[[Callable[[Array], Array], Array], Array]
+LINEAR_SOLVERS = ("auto", "dense", "cg", "minres", "gmres")
+DENSE_LIMIT = 512  # see benchmarks/README.md: up to here one factorisation beats CG on products
+
+
+@dataclasses.dataclass(frozen=True)
+class Implicit:
+    """How to differentiate an answer: pass it as `solve(..., differentiate=Implicit(...))`.
+
+    Args:
+        linear_solver: "dense" (Cholesky or LU; minimum norm when singular; O(n^3) and n^2 memory),
+            "cg", "minres", "gmres" (matrix-free), or a function `(matvec, rhs) -> x`. "auto" is
+            "dense" up to n = 512; above, "cg" for symmetric systems and "gmres" for others.
+        tol: relative residual that the matrix-free methods must reach; None is 100 eps.
+        max_steps: products they may use; None is 10 n, at most 10,000.
+        unfinished: what the derivative of an answer that is not CONVERGED is: "nan", or "allow"
+            for the formula's value at the point reached, which is only as good as that point.
+
+    A matrix-free solve that misses its tolerance gives NaN: no derivative is silently wrong.
+    """
+
+    linear_solver: LinearSolver = "auto"
+    tol: float | None = None
+    max_steps: int | None = None
+    unfinished: str = "nan"
+
+    def __post_init__(self):
+        """Refuse unknown names."""
+        if not callable(self.linear_solver) and self.linear_solver not in LINEAR_SOLVERS:
+            raise ValueError(
+                f"`linear_solver` must be one of {', '.join(LINEAR_SOLVERS)} or a function "
+                f"`(matvec, rhs) -> x`, but {self.linear_solver!r} came."
+            )
+        if self.unfinished not in ("nan", "allow"):
+            raise ValueError(f"`unfinished` must be 'nan' or 'allow', but {self.unfinished!r} came.")
+
+    def solve(self, matvec: Callable[[Array], Array], rhs: Array, symmetric: bool) -> Array:
+        """x with matvec(x) = rhs, by the chosen method."""
+        method = self.linear_solver
+        if method == "auto":
+            matrix_free = "cg" if symmetric else "gmres"
+            method = "dense" if rhs.shape[0] <= DENSE_LIMIT else matrix_free
+        if callable(method):
+            return method(matvec, rhs)
+        if method == "dense":
+            matrix = materialize(matvec, rhs.shape[0], rhs.dtype)
+            return dense_solve(matrix, rhs, symmetric)
+        tol = self.tol if self.tol is not None else 100 * float(jnp.finfo(rhs.dtype).eps)
+        most = self.max_steps or min(10 * rhs.shape[0], 10_000)
+        if method == "gmres":
+            x, _ = jssl.gmres(matvec, rhs, tol=tol, maxiter=most, solve_method="batched")
+            missed = jnp.linalg.norm(matvec(x) - rhs) > 10 * tol * jnp.linalg.norm(rhs)
+            return jnp.where(missed, jnp.nan, x)
+        krylov = conjugate_gradient if method == "cg" else minres
+        answer = krylov(matvec, rhs, tol, most)
+        return jnp.where(answer.converged, answer.x, jnp.nan)
+
+
+def linear_solve(
+    matvec: Callable[[Array], Array], rhs: Array, symmetric: bool, how: Implicit
+) -> Array:
+    """A^-1 b as a differentiable, transposable operation on what `matvec` and `rhs` depend on."""
+
+    def solve(product, b):
+        return how.solve(product, b, symmetric)
+
+    return lax.custom_linear_solve(
+        matvec, rhs, solve, transpose_solve=solve, symmetric=symmetric
+    )
+
+
+# -- the rule -------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def attach(
+    optimality: Callable[[Array, PyTree], Array],
+    symmetric: bool,
+    how: Implicit,
+    x: Array,
+    params: PyTree,
+    finished: Array,
+) -> Array:
+    """`x`, a root of `optimality(., params)`, with the derivative of the root in `params`.
+
+    `x` is a vector (n,) and `optimality` returns one; it must not close over traced values. Where
+    `finished` is False the derivative is NaN: there is no root to differentiate.
+    """
+    return x
+
+
+@functools.partial(attach.defjvp, symbolic_zeros=True)
+def _attach_jvp(optimality, symmetric, how, primals, tangents):
+    x, params, finished = primals
+    x = attach(optimality, symmetric, how, x, params, finished)
+    moved, rebuild = _perturbed(params, tangents[1])
+    if not moved:
+        return x, jnp.zeros_like(x)
+    primal, tangent = zip(*moved, strict=True)
+    _, push = jax.jvp(lambda *leaves: optimality(x, rebuild(leaves)), primal, tangent)
+    matvec = jax.linearize(lambda y: optimality(y, params), x)[1]
+    dx = linear_solve(matvec, -push, symmetric, how)
+    return x, dx * _nan_unless(finished, dx.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def attach_value(
+    lagrangian: Callable[[PyTree, PyTree], Array],
+    value: Array,
+    point: PyTree,
+    params: PyTree,
+    finished: Array,
+) -> Array:
+    """The optimal value, with the derivative of the envelope theorem: d value = L_p(x*, p) dp.
+
+    No linear system is needed for the first derivative; the second goes through `point`, which
+    `attach` made a function of `params`.
+    """
+    return value
+
+
+@functools.partial(attach_value.defjvp, symbolic_zeros=True)
+def _attach_value_jvp(lagrangian, primals, tangents):
+    value, point, params, finished = primals
+    value = attach_value(lagrangian, value, point, params, finished)
+    moved, rebuild = _perturbed(params, tangents[2])
+    if not moved:
+        return value, jnp.zeros_like(value)
+    primal, tangent = zip(*moved, strict=True)
+    _, push = jax.jvp(lambda *leaves: lagrangian(point, rebuild(leaves)), primal, tangent)
+    return value, push * _nan_unless(finished, push.dtype)
+
+
+def _perturbed(params: PyTree, tangents: PyTree):
+    """The (primal, tangent) pairs of leaves that do move, and how to put such leaves back."""
+    leaves, treedef = jax.tree.flatten(params)
+    directions = jax.tree.leaves(tangents, is_leaf=lambda t: isinstance(t, SymbolicZero))
+    still = [isinstance(t, SymbolicZero) or t.dtype == jax.dtypes.float0 for t in directions]
+    moved = [(p, t) for p, t, s in zip(leaves, directions, still, strict=True) if not s]
+
+    def rebuild(new):
+        fresh = iter(new)
+        return jax.tree.unflatten(
+            treedef, [leaf if s else next(fresh) for leaf, s in zip(leaves, still, strict=True)]
+        )
+
+    return moved, rebuild
+
+
+def _nan_unless(finished: Array, dtype) -> Array:
+    """A factor, so that it survives transposition, where adding NaN would not."""
+    return jnp.where(finished, 1.0, jnp.nan).astype(dtype)
+
+
+# -- for solvers of the user's own -------------------------------------------------------------------
+
+
+def custom_root(
+    optimality: Callable[..., PyTree],
+    *,
+    has_aux: bool = False,
+    symmetric: bool = False,
+    differentiate: Implicit = Implicit(),
+) -> Callable[[Callable], Callable]:
+    """Decorator: give `solver(x0, *args)` the derivatives of the root of `optimality(x, *args)`.
+
+    Args:
+        optimality: F(x, *args), a pytree shaped like x, zero at the answer: the gradient of an
+            objective, a KKT map, a residual of as many equations as unknowns.
+        has_aux: the solver returns `(x, aux)`; `aux` gets no derivative.
+        symmetric: dF/dx is symmetric, as for a gradient: cheaper linear solves.
+        differentiate: which linear solver, and its tolerances.
+
+    The solver is anything: a loop, another library, SciPy under `jax.pure_callback`. It is run on
+    values without derivatives; those in `args`, and in values that `optimality` closes over, come
+    from F. Derivatives in `x0` are zero, since the root does not depend on where one started.
+
+        @custom_root(jax.grad(objective))
+        def my_solver(x0, *args): ...
+    """
+
+    def decorate(solver: Callable) -> Callable:
+        @functools.wraps(solver)
+        def wrapped(x0: PyTree, *args: PyTree):
+            args_tuple(args)
+            out = solver(_still(x0), *_still(args))
+            x, aux = out if has_aux else (out, None)
+            x = jax.tree.map(jnp.asarray, x)
+            form = Form.of(x)
+            residual, captured = _closed(optimality, form, args)
+            finished = jnp.all(jnp.isfinite(form.ravel(x)))
+            params = (args, captured)
+            answer = attach(residual, symmetric, differentiate, form.ravel(_still(x)), params, finished)
+            answer = form.unravel(answer)
+            return (answer, _still(aux)) if has_aux else answer
+
+        return wrapped
+
+    return decorate
+
+
+def custom_fixed_point(
+    fixed_point: Callable[..., PyTree],
+    *,
+    has_aux: bool = False,
+    differentiate: Implicit = Implicit(),
+) -> Callable[[Callable], Callable]:
+    """Decorator: as `custom_root`, for x = T(x, *args); dx = (I - T_x)^-1 T_p dp."""
+
+    def optimality(x: PyTree, *args: PyTree) -> PyTree:
+        return jax.tree.map(jnp.subtract, fixed_point(x, *args), x)
+
+    return custom_root(optimality, has_aux=has_aux, differentiate=differentiate)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Root:
+    """F as `attach` calls it: of x and one pytree of parameters."""
+
+    traced: Traced
+
+    def __call__(self, x: Array, params: tuple) -> Array:
+        return self.traced(x, *params)
+
+
+def _still(tree: PyTree) -> PyTree:
+    """The values without their derivatives."""
+    return jax.tree.map(lax.stop_gradient, tree)
+
+
+def _closed(optimality: Callable, form: Form, args: tuple):
+    """F over a vector as a function of (x, (args, captured)) that closes over nothing traced."""
+
+    def on_vector(x, args):
+        out = optimality(form.unravel(x), *args)
+        got = Form.of(jax.tree.map(jnp.asarray, out))
+        if got.size != form.size:
+            raise ValueError(
+                f"`optimality` must return as many numbers as x has, {form.size}, but it returned "
+                f"{got.size}. For least squares, differentiate the gradient J'r = 0."
+            )
+        return got.ravel(out)
+
+    traced, captured = hoist(on_vector, jax.ShapeDtypeStruct((form.size,), form.dtype), args)
+    return _Root(traced), captured

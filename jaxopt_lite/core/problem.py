@@ -1,0 +1,172 @@
+"""The problem: functions only. Every convention of the package is stated here, once.
+
+    minimise    objective(x, *args) + nonsmooth(x, *args)
+    subject to  eq(x, *args) = 0,   ineq(x, *args) <= 0,   lower <= x <= upper
+
+`x` is any pytree of floating arrays, `args` a tuple of pytrees. The Lagrangian is
+
+    L = f + eq_mult . eq + ineq_mult . ineq + upper_mult . (x - upper) + lower_mult . (lower - x)
+
+with the last three multipliers >= 0. So relaxing a constraint by one unit lowers the optimal value
+by its multiplier, and for `eq(x) = c`, d value / d c = -eq_mult.
+
+A `Problem` owns the mathematics that every solver and certificate needs: value, gradient, Hessian,
+Lagrangian, residuals, and the optimality map whose root is the answer and whose derivative is the
+derivative of the answer. Methods take one array `x` where they return gradients or Hessians;
+`solve` hands the solvers a problem over a flat vector, whatever the user's structure is.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..linalg import norm_inf
+from .types import Multipliers, Point, Residuals
+
+PyTree = Any
+FEATURES = ("eq", "ineq", "bounds", "nonsmooth")
+
+
+class _Fixed:
+    """Bounds given as values, made a function of `args` that ignores them; equal only to itself."""
+
+    def __init__(self, bounds: tuple[PyTree, PyTree]):
+        self.bounds = bounds
+
+    def __call__(self, *args: PyTree) -> tuple[PyTree, PyTree]:
+        return self.bounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """An optimisation problem; see the module docstring for the mathematics and the signs.
+
+    Args:
+        objective: `objective(x, *args)` -> real scalar, or `(scalar, aux)` with `has_aux=True`.
+        eq: `eq(x, *args)` -> array (m,) that is to be 0.
+        ineq: `ineq(x, *args)` -> array (p,) that is to be <= 0.
+        bounds: `(lower, upper)`, each None, a scalar, or shaped like `x`; or a function of
+            `*args` that returns them.
+        nonsmooth: an object with `value(x, *args)` and `prox(x, step, *args)`.
+        has_aux: whether the objective returns a second output.
+
+    Functions are pure, as under `jax.jit`: they are traced once for each structure of `x` and
+    `args`, and compiled code is reused while the function object is the same. What varies goes
+    through `args`. Hashable and free of data, so it can be a static argument of a jitted function.
+
+    Raises TypeError when `objective` or a constraint is not callable.
+    """
+
+    objective: Callable[..., Any]
+    eq: Callable[..., Array] | None = None
+    ineq: Callable[..., Array] | None = None
+    bounds: Any = None
+    nonsmooth: Any = None
+    has_aux: bool = False
+
+    def __post_init__(self):
+        """Check what can be checked without data."""
+        for name in ("objective", "eq", "ineq"):
+            given = getattr(self, name)
+            if not (callable(given) or (given is None and name != "objective")):
+                raise TypeError(
+                    f"Problem({name}=...) must be a function `{name}(x, *args)`, but a "
+                    f"{type(given).__name__} came."
+                )
+        if self.bounds is not None and not callable(self.bounds):
+            if not (isinstance(self.bounds, tuple) and len(self.bounds) == 2):
+                raise TypeError(
+                    "Problem(bounds=...) must be a pair `(lower, upper)` or a function of `*args` "
+                    f"that returns one, but a {type(self.bounds).__name__} came."
+                )
+            object.__setattr__(self, "bounds", _Fixed(self.bounds))
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Which of eq, ineq, bounds, nonsmooth this problem has."""
+        return frozenset(name for name in FEATURES if getattr(self, name) is not None)
+
+    # -- the objective ------------------------------------------------------------------------
+
+    def value_and_aux(self, x: PyTree, args: tuple) -> tuple[Array, PyTree]:
+        """f(x) and the objective's second output, None if it has none."""
+        out = self.objective(x, *args)
+        return out if self.has_aux else (out, None)
+
+    def value(self, x: PyTree, args: tuple) -> Array:
+        """f(x)."""
+        return self.value_and_aux(x, args)[0]
+
+    def value_and_gradient(self, x: Array, args: tuple) -> tuple[Array, Array]:
+        """f(x) and grad f(x), by one reverse pass."""
+        return jax.value_and_grad(self.value)(x, args)
+
+    def gradient(self, x: Array, args: tuple) -> Array:
+        """grad f(x)."""
+        return jax.grad(self.value)(x, args)
+
+    def hessian(self, x: Array, args: tuple) -> Array:
+        """The exact Hessian (n, n) of f: n Hessian-vector products in one batch."""
+        return jax.jacfwd(self.gradient)(x, args)
+
+    def hessian_product(self, x: Array, args: tuple) -> Callable[[Array], Array]:
+        """v -> Hessian of f at x times v, the gradient linearised once (forward over reverse)."""
+        return jax.linearize(lambda y: self.gradient(y, args), x)[1]
+
+    # -- with constraints ---------------------------------------------------------------------
+
+    def slacks(self, x: Array, args: tuple) -> Multipliers:
+        """The constraints as they meet their multipliers: eq, ineq, lower - x, x - upper.
+
+        An absent or infinite bound gives -1, a constraint that never binds.
+        """
+        eq = None if self.eq is None else self.eq(x, *args)
+        ineq = None if self.ineq is None else self.ineq(x, *args)
+        if self.bounds is None:
+            return Multipliers(eq, ineq)
+        lower, upper = self.bounds(*args)
+        below = None if lower is None else _finite_or(lower - x, -1.0)
+        above = None if upper is None else _finite_or(x - upper, -1.0)
+        return Multipliers(eq, ineq, below, above)
+
+    def lagrangian(self, point: Point, args: tuple) -> Array:
+        """L at a point whose multipliers are given for every constraint the problem has."""
+        slacks = self.slacks(point.x, args)
+        pairs = zip(point.multipliers, slacks, strict=True)
+        priced = (jnp.vdot(m, s) for m, s in pairs if m is not None and s is not None)
+        return sum(priced, start=self.value(point.x, args))
+
+    def optimality(self, point: Point, args: tuple) -> Point:
+        """F(point, args): zero at a KKT point, and its implicit function is the solution map.
+
+        (grad_x L, eq, ineq_mult * ineq, lower_mult * (lower - x), upper_mult * (x - upper)), in
+        the structure of `point`. Its Jacobian in `point` is nonsingular under LICQ, strict
+        complementarity and the second-order condition. Source: Fiacco (1976).
+        """
+        stationarity = jax.grad(lambda x: self.lagrangian(point._replace(x=x), args))(point.x)
+        m, s = point.multipliers, self.slacks(point.x, args)
+        product = [None if a is None else a * b for a, b in zip(m[1:], s[1:], strict=True)]
+        return Point(stationarity, Multipliers(s.eq, *product))
+
+    def residuals(self, point: Point, args: tuple) -> Residuals:
+        """The optimality conditions, measured from the problem and the point alone."""
+        gradient = jax.grad(lambda x: self.lagrangian(point._replace(x=x), args))(point.x)
+        m, s = point.multipliers, self.slacks(point.x, args)
+        zero = jnp.zeros((), gradient.dtype)
+        primal, dual, complementarity = norm_inf(s.eq).astype(gradient.dtype), zero, zero
+        for price, slack in zip(m[1:], s[1:], strict=True):
+            if slack is None:
+                continue
+            primal = jnp.maximum(primal, norm_inf(jnp.maximum(slack, 0)))
+            dual = jnp.maximum(dual, norm_inf(jnp.minimum(price, 0)))
+            complementarity = jnp.maximum(complementarity, norm_inf(price * slack))
+        return Residuals(norm_inf(gradient), primal, dual, complementarity)
+
+
+def _finite_or(value: Array, other: float) -> Array:
+    """`value` where it is finite, `other` elsewhere; the derivative is 0 there."""
+    return jnp.where(jnp.isfinite(value), value, other)

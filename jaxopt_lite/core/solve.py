@@ -1,0 +1,244 @@
+"""The front door: check, ravel, iterate, attach the derivative, unravel.
+
+    Problem + x0 + args -> check -> ravel -> iterate(solver) -> attach derivative -> unravel -> Solution
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from ..linalg import Form
+from . import check
+from .implicit import Implicit, attach, attach_value
+from .iterate import iterate
+from .problem import Problem
+from .solver import TABLE, Solver, require_accepts, with_dtype
+from .stopping import default_tolerance
+from .tracing import FlatProblem, flatten
+from .types import Multipliers, Point, Solution, Status
+
+PyTree = Any
+MAX_STEPS = 10_000
+MODES = ("implicit", "unrolled")
+
+_choose: Callable[[Problem, int], Solver] | None = None
+
+
+def default_solver(choose: Callable[[Problem, int], Solver]) -> Callable[[Problem, int], Solver]:
+    """Register the function (problem, number of variables) -> solver behind `solver=None`."""
+    global _choose
+    _choose = choose
+    return choose
+
+
+def solve(
+    problem: Problem,
+    x0: PyTree,
+    args: tuple = (),
+    solver: Solver | None = None,
+    tol: ArrayLike | None = None,
+    max_steps: int | None = None,
+    history: bool | str = False,
+    progress: bool = False,
+    differentiate: str | Implicit = "implicit",
+) -> Solution:
+    """Minimise a `Problem` from `x0`: a `Solution` with its status, residuals and derivatives.
+
+    Args:
+        problem: what to minimise. Its functions are traced once for each structure of `x0`, `args`.
+        x0: start, a pytree of floating arrays; computed in float64 if a leaf is, else in float32.
+        args: tuple of pytrees passed on to the problem's functions.
+        solver: an instance from the solver table. None: `TrustRegion`, which converges from far,
+            quadratically at the end, and leaves saddle points; with the exact Hessian up to 200
+            variables, and Hessian-vector products above. Reasons and figures are in
+            `jaxopt_lite/solvers/default.py`.
+        tol: CONVERGED means that every unscaled residual (infinity norm) is at most `tol`; here,
+            ||grad f||_inf. None: sqrt(eps), 1.5e-8 in float64 and 3.5e-4 in float32.
+        max_steps: steps before giving up with MAX_STEPS. None: 10,000.
+        history: True keeps value and residuals of every step; "x" the iterates as well.
+        progress: show a bar (with `tqdm`) or lines (without). Costs nothing when False.
+        differentiate: "implicit": derivatives by the implicit function theorem, in `args` and in
+            values the functions close over, in forward and reverse mode and to any order, at the
+            cost of one linear solve and memory that does not depend on the number of steps. An
+            `Implicit(...)` chooses the linear solver. "unrolled": through the steps; needs
+            `max_steps`. Derivatives of an answer that is not CONVERGED are NaN with "implicit".
+
+    Works inside `jit`, `vmap`, `grad` and `scan`. `x0` gets a zero derivative with "implicit": the
+    answer does not move with the start.
+
+    Raises TypeError or ValueError for bad input, naming argument, got, expected and way out; what
+    shows only at run time inside `jit` ends in `Solution.status`.
+    """
+    check.is_problem(problem)
+    check.args_tuple(args)
+    check.options(tol, max_steps, history, differentiate)
+    x0 = check.start("x0", x0)
+    form = Form.of(x0)
+    solver = _solver_for(problem, solver, form.size)
+    how = _differentiation(differentiate)
+    if how is None and not solver.unrolls(form.size):
+        raise ValueError(
+            f"differentiate='unrolled' does not pass through {type(solver).__name__} with "
+            f"{form.size} variables, whose step has a loop of its own. Pass differentiate='implicit', "
+            "or another solver, LBFGS() for instance."
+        )
+    flat, captured = flatten(problem, form, args)
+    tol = default_tolerance(form.dtype) if tol is None else tol
+    solution = _solve(
+        flat,
+        form,
+        solver,
+        x0,
+        (args, captured),
+        tol,
+        MAX_STEPS if max_steps is None else int(max_steps),
+        history=history,
+        progress=progress,
+        how=how,
+    )
+    _refuse_bad_start(solution)
+    return solution
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: PyTree,
+    args: tuple = (),
+    *,
+    eq: Callable[..., Array] | None = None,
+    ineq: Callable[..., Array] | None = None,
+    bounds: Any = None,
+    nonsmooth: Any = None,
+    has_aux: bool = False,
+    **options: Any,
+) -> Solution:
+    """`solve(Problem(fun, eq, ineq, bounds, nonsmooth, has_aux), x0, args, **options)`.
+
+    `options` are those of `solve`: solver, tol, max_steps, history, progress, differentiate.
+    Raises TypeError for any other.
+    """
+    known = ("solver", "tol", "max_steps", "history", "progress", "differentiate")
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"`minimize` got unknown options {', '.join(unknown)}. It takes {', '.join(known)}; what "
+            "belongs to one algorithm is an argument of its solver, `solver=LBFGS(memory=20)`."
+        )
+    problem = Problem(fun, eq=eq, ineq=ineq, bounds=bounds, nonsmooth=nonsmooth, has_aux=has_aux)
+    return solve(problem, x0, args, **options)
+
+
+# -- the spine, compiled once for each problem and shape -----------------------------------------------
+
+
+def _body(
+    problem: FlatProblem,
+    form: Form,
+    solver: Solver,
+    x0: PyTree,
+    params: tuple,
+    tol: Array,
+    max_steps: int | Array,
+    *,
+    history: bool | str,
+    progress: bool,
+    how: Implicit | None,
+) -> Solution:
+    solver = with_dtype(solver, form)
+    tol = jnp.asarray(tol, form.dtype)
+    if hasattr(solver, "tol") and solver.tol is None:
+        solver = dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+    start = Point(form.ravel(x0))
+    unrolled = how is None
+    fixed = params if unrolled else jax.tree.map(lax.stop_gradient, params)
+    start = start if unrolled else jax.tree.map(lax.stop_gradient, start)
+    run, report = iterate(
+        problem, solver, start, fixed,
+        tol=tol if unrolled else lax.stop_gradient(tol), max_steps=max_steps,
+        history=history, progress=progress, unrolled=unrolled,
+    )  # fmt: skip
+    x, value = report.point.x, report.value
+    success = run.status == Status.CONVERGED
+    if how is not None:
+        finished = success if how.unfinished == "nan" else jnp.ones_like(success)
+        x = attach(problem.gradient, True, how, x, params, finished)
+        value = attach_value(problem.value, value, x, params, finished)
+    aux = None
+    if problem.has_aux:
+        value_again, aux = problem.value_and_aux(x, params)
+        value = value if how is not None else value_again
+    log = run.history
+    if log is not None and log.x is not None:
+        log = log._replace(x=jax.vmap(form.unravel)(log.x))
+    return Solution(
+        x=form.unravel(x),
+        value=value,
+        aux=aux,
+        multipliers=Multipliers(),
+        status=run.status,
+        success=success,
+        steps=run.steps,
+        residuals=jax.tree.map(lambda r: jnp.asarray(r, form.dtype), report.residuals),
+        history=log,
+        state=run.state,
+    )
+
+
+_compiled = jax.jit(_body, static_argnums=(0, 1), static_argnames=("history", "progress", "how"))
+_compiled_fixed_length = jax.jit(
+    _body, static_argnums=(0, 1, 6), static_argnames=("history", "progress", "how")
+)
+
+
+def _solve(*operands: Any, history: bool | str, progress: bool, how: Implicit | None) -> Solution:
+    """`max_steps` is a number in the program, unless the length of a buffer or a scan depends on it."""
+    fixed_length = bool(history) or how is None
+    run = _compiled_fixed_length if fixed_length else _compiled
+    return run(*operands, history=history, progress=progress, how=how)
+
+
+def _solver_for(problem: Problem, solver: Solver | None, size: int) -> Solver:
+    if solver is None:
+        assert _choose is not None, "importing jaxopt_lite registers a default"
+        solver = _choose(problem, size)
+    if not isinstance(solver, Solver):
+        given = solver.__name__ if isinstance(solver, type) else repr(solver)
+        hint = f" Write `{given}()`." if isinstance(solver, type) else ""
+        raise TypeError(
+            f"`solver` must be a solver instance or None, but {given} came.{hint} "
+            f"There are: {', '.join(TABLE)}."
+        )
+    require_accepts(solver, problem)
+    return solver
+
+
+def _differentiation(differentiate: str | Implicit) -> Implicit | None:
+    """The `Implicit` to use, None for unrolled."""
+    if isinstance(differentiate, Implicit):
+        return differentiate
+    if differentiate not in MODES:
+        raise ValueError(
+            f"`differentiate` must be one of {', '.join(MODES)} or an `Implicit(...)`, but "
+            f"{differentiate!r} came."
+        )
+    return Implicit() if differentiate == "implicit" else None
+
+
+def _refuse_bad_start(solution: Solution) -> None:
+    """Outside of transformations, an objective that is not finite at `x0` is an error."""
+    if isinstance(solution.status, jax.core.Tracer):
+        return
+    status = np.asarray(solution.status)
+    if status.ndim == 0 and status == Status.NONFINITE and int(solution.steps) == 1:
+        raise ValueError(
+            f"`objective` or its gradient is not finite at `x0`: the value there is "
+            f"{float(solution.value)} and the largest |gradient| "
+            f"{float(solution.residuals.stationarity)}. Start where the objective is defined, or "
+            "guard its domain (a `log` of 0 and a `sqrt` at 0 are the usual causes)."
+        )

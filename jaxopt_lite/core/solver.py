@@ -1,0 +1,159 @@
+"""What a solver is: `init`, `step`, `report`, a list of what it accepts, and a row in the table.
+
+    @solver(accepts=())
+    class Name(Solver):
+        step_size: ArrayLike = 0.1                    # numbers are leaves: sweep them by vmap
+        update: Callable = static(default=...)        # everything else is static
+
+        def init(self, problem, point, args): ...     # -> state
+        def step(self, problem, state, args): ...     # -> state, its trees and dtypes unchanged
+
+Authors write for one flat vector x. Called by a user on a pytree, `init` and `step` ravel it and
+hand back a `Stepping` whose `point` has the user's structure; that is what `_public` below does.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ..linalg import Form
+from . import check
+from .problem import FEATURES, Problem
+from .tracing import FlatProblem, flatten
+from .types import Point, Report
+
+PyTree = Any
+TABLE: dict[str, type["Solver"]] = {}  # every public solver by its name, in order of definition
+
+
+class Solver:
+    """Base of all solvers; see the module docstring for what to write in a new one."""
+
+    accepts: ClassVar[frozenset[str]] = frozenset()  # of eq, ineq, bounds, nonsmooth
+
+    def init(self, problem: Problem, point: Point, args: tuple) -> Any:
+        """The state before the first step; it evaluates nothing."""
+        raise NotImplementedError
+
+    def step(self, problem: Problem, state: Any, args: tuple) -> Any:
+        """The next state; the structure and dtypes are those of `state`."""
+        raise NotImplementedError
+
+    def unrolls(self, size: int) -> bool:
+        """Whether reverse mode passes through `step` with `size` variables: no loops of its own."""
+        return True
+
+    def report(self, problem: Problem, state: Any, args: tuple) -> Report:
+        """What was measured and where. This default measures anew: solvers that know, say."""
+        value = problem.value(state.point.x, args)
+        return Report(state.point, value, problem.residuals(state.point, args))
+
+
+def static(**kwargs) -> Any:
+    """A dataclass field that is part of the solver's type, not a number: hashable, no tracing."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+def solver(accepts: Iterable[str] = ()) -> Callable[[type], type]:
+    """Make a class a solver: frozen dataclass, pytree of its numbers, row in `TABLE`."""
+    unknown = set(accepts) - set(FEATURES)
+    if unknown:
+        raise ValueError(f"accepts={sorted(unknown)} is unknown; expected some of {FEATURES}.")
+
+    def make(cls: type) -> type:
+        cls.accepts = frozenset(accepts)
+        cls.init, cls.step = _public(cls.init, _init), _public(cls.step, _step)
+        cls = dataclasses.dataclass(frozen=True, eq=True)(cls)
+        fields = dataclasses.fields(cls)
+        meta = [f.name for f in fields if f.metadata.get("static")]
+        data = [f.name for f in fields if not f.metadata.get("static")]
+        jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+        TABLE[cls.__name__] = cls
+        return cls
+
+    return make
+
+
+def require_accepts(solver: Solver, problem: Problem) -> None:
+    """Refuse a problem with features that `solver` would have to ignore, naming solvers that do."""
+    missing = problem.features - solver.accepts
+    if not missing:
+        return
+    name, what = type(solver).__name__, " and ".join(sorted(missing))
+    able = [n for n, row in TABLE.items() if problem.features <= row.accepts]
+    way_out = (
+        f"Solvers that do: {', '.join(able)}."
+        if able
+        else "No solver of this version does; `certify` and `jol.implicit.custom_root` do not need one."
+    )
+    raise TypeError(f"{name} takes no {what}, but this problem has {what}. {way_out}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stepping:
+    """A solver's state between steps taken by hand; `point` has the structure of the user's x."""
+
+    state: Any
+    form: Form = static()
+
+    @property
+    def point(self) -> Point:
+        """The current iterate."""
+        point = self.state.point
+        return point._replace(x=self.form.unravel(point.x))
+
+
+def _public(method: Callable, outside: Callable) -> Callable:
+    """`method` for flat problems, `outside` for those of a user; wrapped once a class defines it."""
+    if getattr(method, "_is_public", False):
+        return method
+
+    @functools.wraps(method)
+    def wrapper(self, problem, state, args=()):
+        if isinstance(problem, FlatProblem):
+            return method(self, problem, state, args)
+        return outside(method, self, problem, state, args)
+
+    wrapper._is_public = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _init(method, solver, problem, point, args):
+    check.is_problem(problem)
+    check.args_tuple(args)
+    require_accepts(solver, problem)
+    x = point.x if isinstance(point, Point) else point
+    x = check.start("point.x", x)
+    form = Form.of(x)
+    flat, captured = flatten(problem, form, args)
+    state = method(with_dtype(solver, form), flat, Point(form.ravel(x)), (args, captured))
+    return Stepping(state, form)
+
+
+def _step(method, solver, problem, stepping, args):
+    if not isinstance(stepping, Stepping):
+        raise TypeError(
+            f"{type(solver).__name__}.step takes the state that its `init` or `step` returned, but a "
+            f"{type(stepping).__name__} came."
+        )
+    check.args_tuple(args)
+    form = stepping.form
+    flat, captured = flatten(problem, form, args)
+    state = method(with_dtype(solver, form), flat, stepping.state, (args, captured))
+    return Stepping(state, form)
+
+
+def with_dtype(solver: Solver, form: Form) -> Solver:
+    """The solver with its numbers in the dtype of x, so that states keep theirs."""
+
+    def cast(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(form.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, solver)
+

@@ -1,0 +1,21 @@
+"""Linear algebra that every layer above may use: vectors from pytrees, solves, Krylov methods."""
+
+from .krylov import LinearSolution, conjugate_gradient, minres
+from .solve import Spectrum, dense_solve, inertia_tolerance, materialize, psd_factor, spectrum
+from .trees import Form, choose, norm_inf, safe_norm
+
+__all__ = [
+    "Form",
+    "LinearSolution",
+    "Spectrum",
+    "choose",
+    "conjugate_gradient",
+    "dense_solve",
+    "inertia_tolerance",
+    "materialize",
+    "minres",
+    "norm_inf",
+    "psd_factor",
+    "safe_norm",
+    "spectrum",
+]

@@ -1,0 +1,102 @@
+"""Dense solves that say when a matrix is singular and then return the minimum-norm answer.
+
+    matvec -> materialize -> Cholesky or LU, one refinement -> (singular?) eigen- or SVD pseudo-inverse
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jax import Array, lax
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues (n,), ascending, and orthonormal eigenvectors in the columns of (n, n)."""
+
+    values: Array
+    vectors: Array
+
+
+def spectrum(matrix: Array) -> Spectrum:
+    """`jnp.linalg.eigh` of the symmetric part; all NaN, not an error, when `matrix` is not finite."""
+    symmetric = 0.5 * (matrix + matrix.T)
+    finite = jnp.all(jnp.isfinite(symmetric))
+    values, vectors = jnp.linalg.eigh(jnp.where(finite, symmetric, jnp.eye(matrix.shape[0], dtype=matrix.dtype)))
+    bad = jnp.where(finite, 0, jnp.nan).astype(values.dtype)
+    return Spectrum(values + bad, vectors + bad)
+
+
+def inertia_tolerance(values: Array) -> Array:
+    """Eigenvalues closer to zero than 10 n eps max|lambda| are zero to working precision.
+
+    The backward error of a symmetric eigensolver is a small multiple of n eps ||A||_2; the
+    factor 10 leaves room for the rounding made when the matrix itself was computed.
+    """
+    eps = jnp.finfo(values.dtype).eps
+    return 10 * values.shape[0] * eps * jnp.max(jnp.abs(values))
+
+
+def materialize(matvec: Callable[[Array], Array], size: int, dtype) -> Array:
+    """The matrix (size, size) of a linear map, one product per column, in one batch."""
+    return jax.vmap(matvec, out_axes=1)(jnp.eye(size, dtype=dtype))
+
+
+def psd_factor(matrix: Array) -> tuple[Array, Array]:
+    """Cholesky factor L (lower) of a symmetric matrix, and whether it is safely positive definite.
+
+    Safely: every pivot is above n eps times the largest diagonal entry of `matrix`. When it is
+    not, L is the identity, so that what is computed from it stays finite and can be discarded.
+    """
+    n = matrix.shape[0]
+    diagonal = jnp.diagonal(matrix)
+    floor = n * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(diagonal))
+    factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    pivots = jnp.diagonal(factor) ** 2
+    good = jnp.all(jnp.isfinite(pivots)) & (jnp.min(pivots) > floor)
+    return jnp.where(good, factor, jnp.eye(n, dtype=matrix.dtype)), good
+
+
+def dense_solve(matrix: Array, rhs: Array, symmetric: bool) -> Array:
+    """A^-1 b, or the minimum-norm least-squares solution A^+ b when A is singular.
+
+    `matrix` is (n, n), `rhs` is (n,). Positive definite matrices go by Cholesky, general ones by
+    LU, each refined once; a matrix with a pivot below n eps max|pivot| goes by eigenvalues or
+    singular values, those below 10 n eps max counted as zero. O(n^3). NaN in gives NaN out.
+    """
+    if symmetric:
+        matrix = 0.5 * (matrix + matrix.T)
+        factor, good = psd_factor(matrix)
+
+        def direct(b):
+            return jsl.cho_solve((factor, True), b)
+
+    else:
+        lu, pivots = jsl.lu_factor(matrix)
+        diagonal = jnp.abs(jnp.diagonal(lu))
+        eps = jnp.finfo(matrix.dtype).eps
+        good = jnp.min(diagonal) > matrix.shape[0] * eps * jnp.max(diagonal)
+
+        def direct(b):
+            return jsl.lu_solve((lu, pivots), b)
+
+    def refined(b):
+        x = direct(b)
+        return x + direct(b - matrix @ x)
+
+    return lax.cond(good, refined, lambda b: _minimum_norm(matrix, b, symmetric), rhs)
+
+
+def _minimum_norm(matrix: Array, rhs: Array, symmetric: bool) -> Array:
+    """A^+ b by eigenvalues (symmetric) or singular values."""
+    if symmetric:
+        values, left = spectrum(matrix)
+        right = left
+    else:
+        left, values, right_t = jnp.linalg.svd(matrix)
+        right = right_t.T
+    keep = jnp.abs(values) > inertia_tolerance(values)
+    inverse = jnp.where(keep, 1 / jnp.where(keep, values, 1), 0)
+    answer = right @ (inverse * (left.T @ rhs))
+    return jnp.where(jnp.all(jnp.isfinite(values)), answer, jnp.nan)

@@ -1,0 +1,8 @@
+"""Solvers for smooth problems without constraints."""
+
+from .gradient_descent import FixedStep, GradientDescent
+from .lbfgs import LBFGS
+from .optax_bridge import Optax
+from .trust_region import TrustRegion
+
+__all__ = ["LBFGS", "FixedStep", "GradientDescent", "Optax", "TrustRegion"]

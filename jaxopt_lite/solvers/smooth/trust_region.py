@@ -1,0 +1,334 @@
+"""The trust-region skeleton: accept, reject and the radius are here, once; a method is a model.
+
+    evaluate f, g at x + p  ->  rho = actual / predicted decrease  ->  accept? radius?
+                            ->  model at the new x (kept if rejected)  ->  new p, |p| <= radius
+
+One evaluation of f and its gradient a step, accepted or not; the first step evaluates the start. The
+model says whether it saw negative curvature: while it does, the solver is not settled, however small
+the gradient, so a start on a strict saddle point is left and never reported as converged.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from ...core import Point, Report, Residuals, Solver, Status, solver, static
+from ...linalg import norm_inf, psd_factor, safe_norm, spectrum
+
+PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
+
+
+class Proposal(NamedTuple):
+    """A step of the model: p, how much it lowers the model, and whether curvature is nonnegative."""
+
+    step: Array
+    decrease: Array
+    settled: Array
+
+
+class TrustRegionState(NamedTuple):
+    """Between two evaluations."""
+
+    # where we stand, changed when a step is accepted
+    point: Point
+    value: Array
+    gradient: Array
+    model: Any  # what the method keeps of the second derivatives
+    accepted: Array  # number of accepted steps; -1 before the start is evaluated
+    # the next trial
+    proposal: Proposal
+    radius: Array
+    # giving up
+    least: Array  # smallest ||g||_inf so far
+    idle: Array  # accepted steps since the last progress
+    failure: Array
+
+
+class TrustRegionSkeleton(Solver):
+    """x <- x + p where p minimises a model within a radius. A subclass says `model` and `propose`.
+
+    Unrolled derivatives hold the model and the radius fixed: they then converge with the iterates
+    to the implicit derivative.
+    """
+
+    def start_model(self, x: Array) -> Any:
+        """A model of the right shape, before anything is known."""
+        raise NotImplementedError
+
+    def model(self, problem, x: Array, args: tuple) -> Any:
+        """The model at an accepted x; evaluated only then."""
+        raise NotImplementedError
+
+    def propose(self, problem, model: Any, x: Array, gradient: Array, radius: Array, args: tuple):
+        """The `Proposal`: a (nearly) best step of the model within the radius."""
+        raise NotImplementedError
+
+    def init(self, problem, point, args):
+        """At the start, nothing evaluated."""
+        x = point.x
+        zero, inf = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
+        count = jnp.zeros((), jnp.int32)
+        return TrustRegionState(
+            point=point, value=zero, gradient=jnp.zeros_like(x), model=self.start_model(x),
+            accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False)),
+            radius=jnp.maximum(1, jnp.linalg.norm(x)), least=inf, idle=count,
+            failure=count + Status.RUNNING,
+        )  # fmt: skip
+
+    def step(self, problem, state, args):
+        """Evaluate the proposal, accept or reject it, propose the next."""
+        start = state.accepted < 0
+        p, predicted = state.proposal.step, state.proposal.decrease
+        x = state.point.x + p
+        value, gradient = problem.value_and_gradient(x, args)
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+        ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
+        accept = start | (finite & (ratio > 1e-4))
+        radius = jnp.where(start, state.radius, self._radius(state.radius, ratio, finite, p))
+
+        new = state._replace(point=state.point._replace(x=x), value=value, gradient=gradient)
+        here = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
+        x = here.point.x
+        model = lax.cond(accept, lambda: self.model(problem, x, args), lambda: state.model)
+        model, radius = lax.stop_gradient((model, radius))
+        proposal = self.propose(problem, model, x, here.gradient, radius, args)
+
+        norm = norm_inf(gradient)
+        noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(state.value)
+        better = start | (value < state.value - noise) | (norm < 0.9 * state.least)
+        idle = jnp.where(accept, jnp.where(better, 0, state.idle + 1), state.idle)
+        tiny = jnp.finfo(x.dtype).eps * jnp.linalg.norm(x)
+        stuck = ~start & ~accept & (jnp.linalg.norm(p) <= tiny)
+        failure = jnp.where(stuck | (idle > PATIENCE), Status.STALLED, Status.RUNNING)
+        return here._replace(
+            model=model,
+            accepted=jnp.where(accept, state.accepted + 1, state.accepted),
+            proposal=proposal,
+            radius=radius,
+            least=jnp.where(accept, jnp.minimum(state.least, norm), state.least),
+            idle=idle,
+            failure=failure.astype(jnp.int32),
+        )
+
+    def report(self, problem, state, args):
+        """The last accepted point; settled when the model saw no negative curvature there."""
+        residuals = Residuals.unconstrained(state.gradient)
+        return Report(state.point, state.value, residuals, state.proposal.settled, state.failure)
+
+    @staticmethod
+    def _radius(radius: Array, ratio: Array, finite: Array, p: Array) -> Array:
+        """Shrink after a bad prediction, double after a good one that used the whole radius."""
+        length = jnp.linalg.norm(p)
+        shrunk = jnp.where(finite, 0.25, 0.1) * length
+        grown = jnp.where(length > 0.8 * radius, 2 * radius, radius)
+        bad = ~finite | (ratio < 0.25)
+        return jnp.where(bad, shrunk, jnp.where(ratio > 0.75, grown, radius))
+
+
+def _agreement(before: Array, after: Array, predicted: Array) -> Array:
+    """Actual over predicted decrease, tending to 1 as both sink into the rounding of f.
+
+    Source: Conn, Gould & Toint (2000), section 17.4.2.
+    """
+    noise = 10 * jnp.finfo(before.dtype).eps * jnp.maximum(jnp.abs(before), jnp.abs(after))
+    denominator = predicted + noise
+    good = denominator > 0
+    return jnp.where(good, (before - after + noise) / jnp.where(good, denominator, 1), 0)
+
+
+@solver()
+class TrustRegion(TrustRegionSkeleton):
+    """Newton's method in a trust region, on the exact Hessian or on its products.
+
+    p = argmin g'p + p'Hp/2 over |p| <= radius. Globally convergent, quadratic near a minimiser with
+    positive definite Hessian; leaves strict saddle points along negative curvature, so CONVERGED
+    means a small gradient and no curvature below -sqrt(eps) max|lambda| ("exact": all directions;
+    "cg": the Krylov space of a random direction).
+
+    Args:
+        subproblem: "exact": the Hessian (n, n) at each accepted point, Cholesky, and where that does
+            not settle it, `eigh` and the secular equation of Moré & Sorensen (1983), hard case
+            included. "cg": Steihaug's truncated conjugate gradients (1983) on Hessian-vector
+            products, n vectors of memory. None: "exact" up to 1,000 variables.
+        tol: stopping tolerance, needed by "cg" to know when to look for negative curvature;
+            `solve` fills it in.
+    """
+
+    subproblem: str | None = static(default=None)
+    tol: ArrayLike | None = None
+
+    def unrolls(self, size: int) -> bool:
+        """Reverse mode passes through "exact" only: "cg" has a loop of its own."""
+        return self._exact(size)
+
+    def __post_init__(self):
+        """Refuse unknown subproblem solvers."""
+        if self.subproblem not in (None, "exact", "cg"):
+            raise ValueError(
+                f"TrustRegion(subproblem=...) must be 'exact', 'cg' or None, but "
+                f"{self.subproblem!r} came."
+            )
+
+    def _exact(self, size: int) -> bool:
+        return self.subproblem == "exact" or (self.subproblem is None and size <= 1000)
+
+    def start_model(self, x):
+        """A zero Hessian, or nothing."""
+        return jnp.zeros((x.shape[0], x.shape[0]), x.dtype) if self._exact(x.shape[0]) else ()
+
+    def model(self, problem, x, args):
+        """The Hessian, or nothing: products are taken where they are needed."""
+        return problem.hessian(x, args) if self._exact(x.shape[0]) else ()
+
+    def propose(self, problem, model, x, gradient, radius, args):
+        """The minimiser of the model within the radius, exact or truncated."""
+        if self._exact(x.shape[0]):
+            return exact_step(model, gradient, radius)
+        tol = jnp.finfo(x.dtype).eps ** 0.5 if self.tol is None else self.tol
+        probe = norm_inf(gradient) <= tol
+        return truncated_step(problem.hessian_product(x, args), gradient, radius, probe)
+
+
+# -- exact subproblem ------------------------------------------------------------------------------
+
+
+def exact_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
+    """The global minimiser of g'p + p'Hp/2 within |p| <= radius.
+
+    The Newton step where H is positive definite and the step fits, by Cholesky; else by `eigh`,
+    exact in the hard case too. O(n^3).
+    """
+    factor, definite = psd_factor(hessian)
+    newton = -jsl.cho_solve((factor, True), gradient)
+    inside = definite & (safe_norm(newton) <= radius)
+
+    def easy(_):
+        decrease = -0.5 * (gradient @ newton)
+        return Proposal(newton, decrease, jnp.array(True))
+
+    return lax.cond(inside, easy, lambda _: _boundary_step(hessian, gradient, radius), None)
+
+
+def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
+    """By eigenvalues: find the shift mu >= max(0, -lambda_1) with |(H + mu)^-1 g| = radius."""
+    values, vectors = spectrum(hessian)
+    eps = jnp.finfo(values.dtype).eps
+    size = jnp.max(jnp.abs(values))
+    b = vectors.T @ gradient
+    least = values[0]
+    # Work in t = mu + min(lambda_1, 0) above the pole, where the shifted eigenvalues are gap + t.
+    gap = values - jnp.minimum(least, 0)
+    norm_g = jnp.linalg.norm(b)
+    floor = jnp.maximum(10 * eps * size, jnp.finfo(values.dtype).tiny)
+    ceiling = jnp.maximum(norm_g / radius, floor)
+    # Each |b_i| / (gap_i + t) is at most the radius: a lower bound, from which Newton is monotone.
+    below = jnp.clip(jnp.max(jnp.abs(b) / radius - gap), floor, ceiling)
+    t = lax.stop_gradient(_secular_root(gap, b, radius, below, ceiling))
+    p = -b / (gap + t)
+    # Inside at t = floor: interior minimiser if convex, hard case if not: go on along v_1.
+    length = safe_norm(p)
+    indefinite = least < -(eps**0.5) * size
+    missing = lax.stop_gradient(jnp.sqrt(jnp.maximum(radius**2 - length**2, 0)))
+    side = jnp.where(b[0] > 0, -1.0, 1.0).astype(p.dtype)
+    p = p.at[0].add(jnp.where(indefinite, side * missing, 0))
+    p = p * jnp.minimum(1, radius / jnp.maximum(safe_norm(p), jnp.finfo(p.dtype).tiny))
+    decrease = -(b @ p + 0.5 * (values * p) @ p)
+    return Proposal(vectors @ p, decrease, ~indefinite)
+
+
+def _secular_root(gap: Array, b: Array, radius: Array, floor: Array, ceiling: Array) -> Array:
+    """t in [floor, ceiling] with |b / (gap + t)| = radius, `floor` where the norm is less there.
+
+    Newton on 1/|p| - 1/radius, which is nearly linear in t, kept in a shrinking bracket.
+    """
+
+    def refine(_, carry):
+        t, low, high = carry
+        p = b / (gap + t)
+        length = jnp.linalg.norm(p)
+        low = jnp.where(length > radius, t, low)
+        high = jnp.where(length > radius, high, t)
+        bend = jnp.sum(p * p / (gap + t))
+        safe = jnp.where(bend > 0, bend, 1)
+        newton = t + (length - radius) / radius * length**2 / safe
+        middle = jnp.sqrt(low * high)
+        good = (newton > low) & (newton < high) & (bend > 0)
+        return jnp.where(good, newton, middle), low, high
+
+    return lax.fori_loop(0, 12, refine, (floor, floor, ceiling))[0]
+
+
+# -- truncated subproblem --------------------------------------------------------------------------
+
+
+class _Krylov(NamedTuple):
+    """Steihaug's iteration: p with image hp = H p, residual r = b + H p, direction d."""
+
+    p: Array
+    hp: Array
+    r: Array
+    d: Array
+    bend: Array  # d'Hd / d'd of the last direction
+    stiffest: Array  # largest |d'Hd / d'd| so far
+    count: Array
+    stop: Array
+
+
+def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Proposal:
+    """Steihaug's conjugate gradients on g'p + p'Hp/2: stop inside, at the radius, or where d'Hd <= 0.
+
+    With `probe`, b is a fixed random direction in place of g: not a step towards a smaller gradient
+    but a search of the Krylov space of b for negative curvature, which is followed if found.
+    At most min(n, 200) products; relative residual min(1/2, sqrt|g|). Source: Steihaug (1983).
+    """
+    n, dtype = gradient.shape[0], gradient.dtype
+    root = float(jnp.finfo(dtype).eps) ** 0.5
+    random = jax.random.normal(jax.random.key(0), (n,), dtype)
+    b = jnp.where(probe, random / jnp.linalg.norm(random), gradient)
+    norm = jnp.linalg.norm(b)
+    target = jnp.where(probe, root**0.5, jnp.minimum(0.5, jnp.sqrt(norm))) * norm
+
+    def going(k: _Krylov):
+        return (jnp.linalg.norm(k.r) > target) & (k.count < min(n, 200)) & ~k.stop
+
+    def advance(k: _Krylov):
+        image = product(k.d)
+        dd, rr = k.d @ k.d, k.r @ k.r
+        bend = (k.d @ image) / dd
+        stiffest = jnp.maximum(k.stiffest, jnp.abs(bend))
+        convex = bend > root * root * stiffest
+        alpha = jnp.where(convex, rr / jnp.where(convex, bend * dd, 1), 0)
+        leaves = ~probe & (~convex | (jnp.linalg.norm(k.p + alpha * k.d) >= radius))
+        alpha = jnp.where(leaves, _to_boundary(k.p, k.d, radius), alpha)
+        r = k.r + alpha * image
+        d = -r + (r @ r) / rr * k.d
+        stop = leaves | ~convex
+        return _Krylov(
+            k.p + alpha * k.d, k.hp + alpha * image, r, jnp.where(stop, k.d, d), bend, stiffest,
+            k.count + 1, stop,
+        )  # fmt: skip
+
+    zero, no = jnp.zeros_like(b), jnp.array(False)
+    start = _Krylov(zero, zero, b, -b, norm * 0, norm * 0, jnp.zeros((), jnp.int32), no)
+    end = lax.while_loop(going, advance, start)
+    negative = end.stop & (end.bend < -root * end.stiffest)
+
+    decrease = -(gradient @ end.p + 0.5 * (end.p @ end.hp))
+    length = jnp.linalg.norm(end.d)
+    uphill = gradient @ end.d > 0
+    escape = jnp.where(uphill, -1, 1) * radius / jnp.where(length > 0, length, 1) * end.d
+    gained = -(gradient @ escape) - 0.5 * radius**2 * end.bend
+    p = jnp.where(probe, jnp.where(negative, escape, 0), end.p)
+    return Proposal(p, jnp.where(probe, jnp.where(negative, gained, 0), decrease), ~negative)
+
+
+def _to_boundary(p: Array, d: Array, radius: Array) -> Array:
+    """The t >= 0 with |p + t d| = radius, for |p| <= radius."""
+    length = jnp.linalg.norm(d)
+    along = p @ (d / length)
+    room = jnp.maximum(radius**2 - p @ p, 0)
+    return (jnp.sqrt(along * along + room) - along) / length
