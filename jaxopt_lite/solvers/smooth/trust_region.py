@@ -51,8 +51,8 @@ class TrustRegionState(NamedTuple):
 class TrustRegionSkeleton(Solver):
     """x <- x + p where p minimises a model within a radius. A subclass says `model` and `propose`.
 
-    Unrolled derivatives hold the model and the radius fixed: they then converge with the iterates
-    to the implicit derivative.
+    Unrolled derivatives pass through Newton steps, and so converge quadratically too; they hold the
+    radius fixed, and the model of steps that end on it.
     """
 
     def start_model(self, x: Array) -> Any:
@@ -94,7 +94,7 @@ class TrustRegionSkeleton(Solver):
         here = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
         x = here.point.x
         model = lax.cond(accept, lambda: self.model(problem, x, args), lambda: state.model)
-        model, radius = lax.stop_gradient((model, radius))
+        radius = lax.stop_gradient(radius)
         proposal = self.propose(problem, model, x, here.gradient, radius, args)
 
         norm = norm_inf(gradient)
@@ -202,15 +202,21 @@ def exact_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
     The Newton step where H is positive definite and the step fits, by Cholesky; else by `eigh`,
     exact in the hard case too. O(n^3).
     """
-    factor, definite = psd_factor(hessian)
-    newton = -jsl.cho_solve((factor, True), gradient)
+    frozen = lax.stop_gradient(hessian)
+    factor, definite = psd_factor(frozen)
+    newton = lax.custom_linear_solve(
+        lambda v: hessian @ v,
+        -gradient,
+        lambda _, b: jsl.cho_solve((factor, True), b),  # derivatives go by the product instead
+        symmetric=True,
+    )
     inside = definite & (safe_norm(newton) <= radius)
 
     def easy(_):
         decrease = -0.5 * (gradient @ newton)
         return Proposal(newton, decrease, jnp.array(True))
 
-    return lax.cond(inside, easy, lambda _: _boundary_step(hessian, gradient, radius), None)
+    return lax.cond(inside, easy, lambda _: _boundary_step(frozen, gradient, radius), None)
 
 
 def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
