@@ -1,6 +1,7 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
 from . import implicit
+from .certify import Certificate, CriticalPoint, Kind, certify, classify
 from .core import (
     Multipliers,
     Point,
@@ -15,8 +16,28 @@ from .core import (
 )
 from .solvers import LBFGS, FixedStep, GradientDescent, Optax, TrustRegion
 
+__version__ = "0.1.0"
+
 __all__ = [
-    "LBFGS", "FixedStep", "GradientDescent", "Multipliers", "Optax", "Point", "Problem",
-    "Residuals", "Solution", "SolveError", "Solver", "Status", "TrustRegion", "implicit",
-    "minimize", "solve",
+    "LBFGS",
+    "Certificate",
+    "CriticalPoint",
+    "FixedStep",
+    "GradientDescent",
+    "Kind",
+    "Multipliers",
+    "Optax",
+    "Point",
+    "Problem",
+    "Residuals",
+    "Solution",
+    "SolveError",
+    "Solver",
+    "Status",
+    "TrustRegion",
+    "certify",
+    "classify",
+    "implicit",
+    "minimize",
+    "solve",
 ]

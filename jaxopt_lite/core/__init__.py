@@ -1,5 +1,6 @@
 """The spine: problems, points, the loop, the verdict, the derivative. It knows no algorithm."""
 
+from . import check
 from .implicit import Implicit, custom_fixed_point, custom_root
 from .iterate import iterate
 from .problem import Problem
@@ -31,6 +32,7 @@ __all__ = [
     "Solver",
     "Status",
     "Stepping",
+    "check",
     "custom_fixed_point",
     "custom_root",
     "default_solver",

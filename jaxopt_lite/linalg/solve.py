@@ -52,7 +52,7 @@ def psd_factor(matrix: Array) -> tuple[Array, Array]:
     n = matrix.shape[0]
     diagonal = jnp.diagonal(matrix)
     floor = n * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(diagonal))
-    factor = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    factor = lax.linalg.cholesky(matrix, symmetrize_input=False)
     pivots = jnp.diagonal(factor) ** 2
     good = jnp.all(jnp.isfinite(pivots)) & (jnp.min(pivots) > floor)
     return jnp.where(good, factor, jnp.eye(n, dtype=matrix.dtype)), good
