@@ -14,7 +14,7 @@ $(VENV)/.done: pyproject.toml
 .venv-oldest/.done: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q --disable-pip-version-check \
-		-e ".[test]" "jax==0.5.3" "jaxlib==0.5.3"
+		-e ".[test]" "jax==0.7.0" "jaxlib==0.7.0"
 	touch $@
 
 .venv-bench/.done: pyproject.toml

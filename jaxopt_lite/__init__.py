@@ -41,3 +41,12 @@ __all__ = [
     "minimize",
     "solve",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load `plotting` when it is first asked for: it needs matplotlib, the rest does not."""
+    if name == "plotting":
+        import importlib
+
+        return importlib.import_module(".plotting", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

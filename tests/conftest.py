@@ -1,0 +1,56 @@
+"""Float64, strict promotion and the CPU, for the whole suite; and the counters that tests share."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+_COMPILE = "/jax/core/compile/backend_compile_duration"
+_compiled = 0
+
+
+def _listen(event: str, duration: float, **_: object) -> None:
+    global _compiled
+    _compiled += event == _COMPILE
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+class Count:
+    """How many programs XLA compiled inside the block."""
+
+    def __init__(self) -> None:
+        self.start = _compiled
+        self.end: int | None = None
+
+    @property
+    def programs(self) -> int:
+        return (_compiled if self.end is None else self.end) - self.start
+
+
+@pytest.fixture
+def compilations():
+    """`with compilations() as count: ...; assert count.programs == 0`."""
+
+    @contextlib.contextmanager
+    def counting() -> Iterator[Count]:
+        count = Count()
+        yield count
+        count.end = _compiled
+
+    return counting
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

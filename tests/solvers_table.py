@@ -1,0 +1,187 @@
+"""The rows of the contract: every solver, the cases it is run on, and what can be asked of it there.
+
+A new solver needs a row here; `test_contract.py` fails for an entry of `TABLE` without one. Which
+cases a row leaves out, and why, is written beside the row: nothing is skipped at run time.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from problems import CASES, Case, by_name
+
+import jaxopt_lite as jol
+from jaxopt_lite.core import Solution, Solver
+
+# Kept as objects: a new transformation is a new program.
+ADAM = optax.adam(0.05)
+OPTAX_LBFGS = optax.lbfgs()
+
+# The step 2/(L + mu), or 1/L, for cases whose curvature is known on the way.
+FIXED_STEPS = {
+    "booth": 0.1,  # Hessian eigenvalues 2 and 18
+    "logistic": 0.29,  # L <= lambda_max(A'A/m)/4 + 0.01 = 3.4 with A the standardised features
+    "linear_full_rank": 0.3,  # Hessian 2 I
+    "discrete_integral_equation": 0.2,  # Hessian near 2 I
+    "penalised_cosh": 0.5,  # the family below: L <= 3
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Row:
+    """One solver with its settings. `make(case name)` builds it; a rebuilt one is equal."""
+
+    name: str
+    make: Callable[[str], Solver]
+    tol: float
+    max_steps: int
+    cases: tuple[str, ...]
+    stubborn: frozenset[str] = frozenset()  # right value, but tol is out of reach or not reached
+    float32: tuple[str, ...] = ()
+    searches: bool = True  # globally convergent: leaves an unbounded problem as DIVERGED
+    unrolls: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _names(without: str = "", tagged: str | None = None) -> tuple[str, ...]:
+    left_out = set(without.split())
+    return tuple(
+        c.name for c in CASES if c.name not in left_out and (tagged is None or tagged in c.tags)
+    )
+
+
+# Rounding of f keeps the gradient of Meyer above 1e-8 times its scale, 1e9: STALLED is right.
+ROWS = (
+    Row(
+        name="TrustRegion-exact",
+        make=lambda case: jol.TrustRegion(subproblem="exact"),
+        tol=1e-8,
+        max_steps=2000,
+        cases=_names(),
+        stubborn=frozenset({"meyer"}),
+        float32=_names(tagged="float32"),
+    ),
+    Row(
+        name="TrustRegion-cg",
+        make=lambda case: jol.TrustRegion(subproblem="cg"),
+        tol=1e-6,
+        max_steps=2000,
+        # Half of the table: its programs take longest to compile, and the skeleton is shared.
+        cases=_names(tagged="first_order")
+        + ("rosenbrock", "rosenbrock20", "rosenbrock100", "wood", "bard", "box", "meyer", "gulf")
+        + ("powell_singular", "powell_badly_scaled", "brown_badly_scaled", "osborne_one", "mlp")
+        + ("quadratic",),
+        stubborn=frozenset({"meyer"}),
+        float32=("rosenbrock20", "beale", "wood", "logistic", "powell_singular", "bard"),
+        unrolls=False,
+    ),
+    Row(
+        name="LBFGS",
+        make=lambda case: jol.LBFGS(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=_names(),
+        # Condition 1e6 and 20 variables with 10 pairs: the last digits of the gradient take long.
+        stubborn=frozenset({"meyer", "quadratic"}),
+        float32=_names(tagged="float32"),
+    ),
+    Row(
+        name="GradientDescent",
+        make=lambda case: jol.GradientDescent(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=_names(tagged="first_order") + ("rosenbrock", "wood", "bard", "brown_dennis"),
+        float32=("beale", "booth", "himmelblau", "logistic", "rosenbrock", "chebyquad8"),
+    ),
+    Row(
+        name="FixedStep",
+        make=lambda case: jol.FixedStep(FIXED_STEPS[case]),
+        tol=1e-6,
+        max_steps=20_000,
+        cases=("booth", "logistic", "linear_full_rank", "discrete_integral_equation"),
+        float32=("booth", "logistic"),
+        searches=False,
+    ),
+    Row(
+        name="Optax-adam",
+        make=lambda case: jol.Optax(ADAM),
+        tol=1e-5,
+        max_steps=5000,
+        cases=("booth", "beale", "himmelblau", "logistic", "rosenbrock"),
+        float32=("booth", "beale"),
+        searches=False,
+    ),
+    Row(
+        name="Optax-lbfgs",
+        make=lambda case: jol.Optax(OPTAX_LBFGS),
+        tol=1e-6,
+        max_steps=1000,
+        cases=("booth", "rosenbrock", "beale", "logistic", "helical_valley"),
+        float32=("booth", "beale"),
+        searches=False,  # optax's line search is its own
+        unrolls=False,  # and so is the loop inside it
+    ),
+)
+
+_BY_NAME = {row.name: row for row in ROWS}
+
+
+def row_by_name(name: str) -> Row:
+    return _BY_NAME[name]
+
+
+def pairs(*, float32: bool = False) -> list[tuple[Row, Case]]:
+    """Every (row, case) that is to be run."""
+    return [
+        (row, by_name(name)) for row in ROWS for name in (row.float32 if float32 else row.cases)
+    ]
+
+
+def case_data(case: Case, dtype=np.float64):
+    """Start and arguments of a case in a dtype."""
+    cast = functools.partial(jnp.asarray, dtype=dtype)
+    return cast(case.x0), jax.tree.map(cast, case.args)
+
+
+@functools.cache
+def problem_of(case: Case) -> jol.Problem:
+    return jol.Problem(case.objective)
+
+
+@functools.cache
+def gradient_of(case: Case) -> Callable[..., jax.Array]:
+    """The gradient of the plain objective: what checks an answer without asking any solver."""
+    return jax.jit(jax.grad(case.objective))
+
+
+@functools.cache
+def answer(row: Row, case: Case) -> Solution:
+    """The row's answer to the case in float64."""
+    x0, args = case_data(case)
+    solver = row.make(case.name)
+    return jol.solve(
+        problem_of(case), x0, args, solver=solver, tol=row.tol, max_steps=row.max_steps
+    )
+
+
+# -- a small family of problems that every row solves -------------------------------------------------
+
+
+def penalised_cosh(x, weight, centre):
+    """sum log cosh(x - c) + w |x|^2 / 2: convex, gradient Lipschitz with 1 + w, Hessian >= w."""
+    distance = x - centre
+    # log cosh t = |t| + log(1 + exp(-2|t|)) - log 2, which does not overflow; even and smooth.
+    return jnp.sum(jnp.logaddexp(distance, -distance)) + 0.5 * weight * jnp.sum(x * x)
+
+
+FAMILY = jol.Problem(penalised_cosh)
+
+
+def family_solver(row: Row) -> Solver:
+    return row.make("penalised_cosh")
