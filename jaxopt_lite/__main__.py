@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    solve.add_argument("file", type=pathlib.Path, help="Python file that defines `problem` and `x0`")
+    solve.add_argument(
+        "file", type=pathlib.Path, help="Python file that defines `problem` and `x0`"
+    )
     solve.add_argument("--float32", action="store_true", help="compute in single precision")
     given = parser.parse_args(argv)
     if given.command == "solvers":

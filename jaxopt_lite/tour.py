@@ -1,8 +1,8 @@
 """The main job: solve, certify, differentiate, batch and look, on real data.
 
-    breast-cancer data -> logistic regression by three solvers -> certificates
-                       -> derivative of the optimum in its penalty, against finite differences
-    Himmelblau's function -> a thousand starts in one vmap -> its critical points, classified
+breast-cancer data -> logistic regression by three solvers -> certificates
+                   -> derivative of the optimum in its penalty, against finite differences
+Himmelblau's function -> a thousand starts in one vmap -> its critical points, classified
 """
 
 import pathlib
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from .certify import CriticalPoint, Kind, certify, classify
 from .core import Problem, Solution, Solver, solve
@@ -50,9 +51,9 @@ def breast_cancer() -> Split:
     return Split(features[train], labels[train], features[held_out], labels[held_out])
 
 
-def logistic_loss(w: dict[str, jax.Array], features: jax.Array, labels: jax.Array) -> jax.Array:
+def logistic_loss(w: dict[str, jax.Array], features: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Mean of log(1 + exp(-y (x'w + b)))."""
-    margin = labels * (features @ w["weights"] + w["intercept"])
+    margin = labels * (jnp.asarray(features) @ w["weights"] + w["intercept"])
     return jnp.mean(jnp.logaddexp(0.0, -margin))
 
 
@@ -91,7 +92,9 @@ def fit_with_each_solver(data: Split) -> dict[str, Solution]:
         again = min(_seconds(run) for _ in range(5))
         solutions[name] = solution = run()
         iterations, evaluations = int(solution.state.accepted), int(solution.steps)
-        row = f"{name:<17}{iterations:>11}{evaluations:>12}{first - again:>11.2f}{1e3 * again:>10.2f}"
+        row = (
+            f"{name:<17}{iterations:>11}{evaluations:>12}{first - again:>11.2f}{1e3 * again:>10.2f}"
+        )
         certificate = certify(MODEL, solution, args)
         print(row + f"   {Kind(int(certificate.verdict)).verdict}")
     print(f"\n{certify(MODEL, solutions['TrustRegion'], args)}\n")
@@ -106,7 +109,7 @@ def _seconds(job: Any) -> float:
 
 
 def differentiate_the_optimum(data: Split) -> None:
-    """How the held-out loss at the optimum moves with the penalty: implicitly, and by differences."""
+    """How the held-out loss at the optimum moves with the penalty, against differences."""
     x0 = start(data.features)
     train = (data.features, data.labels)
 
@@ -120,7 +123,9 @@ def differentiate_the_optimum(data: Split) -> None:
     print(f"{'penalty':>9}{'held-out loss':>15}{'implicit':>14}{'differences':>14}{'apart by':>10}")
     for penalty in (1e-3, 1e-2, 1e-1):
         h = 1e-4
-        differences = (held_out_loss(penalty * (1 + h)) - held_out_loss(penalty * (1 - h))) / (2 * h)
+        differences = (held_out_loss(penalty * (1 + h)) - held_out_loss(penalty * (1 - h))) / (
+            2 * h
+        )
         implicit = penalty * slope(penalty)
         apart = abs(float(implicit - differences))
         print(
@@ -161,7 +166,9 @@ def explore_a_landscape() -> CriticalPoint:
     return points
 
 
-def draw(data: Split, fits: dict[str, Solution], points: CriticalPoint, folder: pathlib.Path) -> None:
+def draw(
+    data: Split, fits: dict[str, Solution], points: CriticalPoint, folder: pathlib.Path
+) -> None:
     """Write the pictures: convergence, spectrum, landscape, and weights against the penalty."""
     import matplotlib
 
@@ -180,12 +187,12 @@ def draw(data: Split, fits: dict[str, Solution], points: CriticalPoint, folder: 
     figure, axes = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
     plotting.convergence(fits, ax=axes[0, 0]).set_title("Three solvers, one problem")
     plotting.spectrum(certificate.second_order, ax=axes[0, 1]).set_title("Hessian at the optimum")
-    plotting.landscape(himmelblau, (-5, -5), (5, 5), points, ax=axes[1, 0]).set_title(
-        "Critical points of Himmelblau's function"
+    plotting.landscape(
+        himmelblau, np.array([-5, -5]), np.array([5, 5]), points, ax=axes[1, 0]
+    ).set_title("Critical points of Himmelblau's function")
+    plotting.path(penalties, weights, xlabel="penalty", ylabel="weight", ax=axes[1, 1]).set_title(
+        "60 fits in one vmap"
     )
-    plotting.path(
-        penalties, weights, xlabel="penalty", ylabel="weight", ax=axes[1, 1]
-    ).set_title("60 fits in one vmap")
     figure.savefig(folder / "tour.png", dpi=120)
     plt.close(figure)
     print(f"Pictures: {folder / 'tour.png'}")

@@ -66,6 +66,7 @@ def certify(
 
     Works under `jit` and `vmap`. Raises TypeError for a problem with constraints, ValueError above
     3,000 variables, and as `solve` does for bad input.
+
     """
     check.is_problem(problem)
     if problem.features or multipliers is not None:

@@ -1,7 +1,7 @@
-"""What a critical point is, by the exact Hessian: minimum, maximum, saddle, or not decided by it.
+r"""What a critical point is, by the exact Hessian: minimum, maximum, saddle, or not decided by it.
 
     gradient, Hessian -> eigh -> which eigenvalues are surely not zero -> inertia -> kind
-                                 \\-> where some may be: higher derivatives and samples, as evidence
+                                 \-> where some may be: higher derivatives and samples, as evidence
 
 Nothing here asks a solver: the objective and the point are all that is used.
 """
@@ -34,7 +34,7 @@ class Kind(enum.IntEnum):
     verdict: str
     theorem: str
 
-    def __new__(cls, code: int, verdict: str, theorem: str) -> "Kind":
+    def __new__(cls, code: int, verdict: str = "", theorem: str = "") -> "Kind":
         """An int that knows what it means and why."""
         member = int.__new__(cls, code)
         member._value_ = code
@@ -98,7 +98,7 @@ class CriticalPoint:
     max(1, |lambda_i|) over eigenpairs of the Hessian, a gradient where curvature is small and a
     distance from the critical point where it is large; stationary when it is <= `tolerance`.
     `eigenvalues` (n,) ascend, `eigenvectors` (n, n) in columns over the raveled x; an eigenvalue
-    counts as zero when it is within `uncertainty` (n,) of zero. `negative`, `zero`, `positive` is the
+    counts as zero when within `uncertainty` (n,) of zero. `negative`, `zero`, `positive` is the
     inertia; the Morse index is `negative`. `descent` has the structure of x: the unit direction of
     most negative curvature, or zero where there is none.
     """
@@ -200,7 +200,7 @@ def classify(
     """Decide by exact second derivatives what kind of critical point of `fun` the point `x` is.
 
     An eigenvalue of the Hessian counts as nonzero only if it exceeds 10 n eps max|lambda|, the
-    rounding of `eigh`, plus twice its change over one Newton step from x: a second-order verdict at an
+    rounding of `eigh`, plus twice its change over one Newton step from x: a verdict at an
     approximate critical point is one about the exact point nearby (Newton-Kantorovich), which a
     singular Hessian does not allow. So `x**4` near 0 is DEGENERATE however small its gradient.
 
@@ -212,8 +212,10 @@ def classify(
             Hessian; None is 10 sqrt(eps) max(1, ||x||_inf): 1.5e-7 in float64, 3.5e-3 in float32.
         evidence: where the Hessian is singular, also take third and fourth derivatives along up to
             8 flat directions and sample values nearby.
+        has_aux: whether `fun` returns a second output.
 
     Works under `jit` and `vmap`. Cost: two Hessians, two `eigh`, O(n^3). Raises as `solve` does.
+
     """
     return describe(Problem(fun, has_aux=has_aux), x, args, tol=tol, evidence=evidence)
 
@@ -227,7 +229,7 @@ def describe(
     form = Form.of(x)
     if form.size > DENSE_LIMIT:
         raise ValueError(
-            f"`x` has {form.size} variables, and the exact Hessian is dense: at most {DENSE_LIMIT}. "
+            f"`x` has {form.size} variables; the Hessian is dense, for at most {DENSE_LIMIT}. "
             "For larger models look at a few Hessian-vector products, "
             "`jax.jvp(jax.grad(fun), (x,), (v,))`, along the directions of interest."
         )
@@ -296,9 +298,7 @@ def _kind(finite: Array, stationary: Array, negative: Array, zero: Array, positi
     return choose(~finite, int(Kind.NONFINITE), code)
 
 
-def _look_further(
-    problem, x, params, values, vectors, value, gradient, evidence: bool
-) -> Evidence:
+def _look_further(problem, x, params, values, vectors, value, gradient, evidence: bool) -> Evidence:
     """Third and fourth derivatives along flat directions, and samples mostly in their span.
 
     x is only near the critical point. What the gradient left at x explains is no evidence: samples
@@ -339,7 +339,7 @@ def _look_further(
 
 
 def _derivative(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """f' of a function of one number, by forward mode."""
+    """F' of a function of one number, by forward mode."""
     return lambda t: jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
 
 

@@ -77,7 +77,11 @@ def start(name: str, x: PyTree) -> PyTree:
 
 def options(tol: Any, max_steps: Any, history: Any, differentiate: Any) -> None:
     """The options of `solve`."""
-    if not isinstance(tol, jax.core.Tracer) and tol is not None and not np.all(np.asarray(tol) >= 0):
+    if (
+        not isinstance(tol, jax.core.Tracer)
+        and tol is not None
+        and not np.all(np.asarray(tol) >= 0)
+    ):
         raise ValueError(f"`tol` must be a number >= 0, but {tol!r} came. None takes the default.")
     if max_steps is not None and (
         isinstance(max_steps, bool)
@@ -93,6 +97,6 @@ def options(tol: Any, max_steps: Any, history: Any, differentiate: Any) -> None:
         )
     if differentiate == "unrolled" and max_steps is None:
         raise ValueError(
-            "differentiate='unrolled' needs `max_steps`: memory and time grow with it, whatever the "
-            "number of steps that are needed. Pass max_steps=..., or differentiate='implicit'."
+            "differentiate='unrolled' needs `max_steps`: memory and time grow with it, whatever "
+            "the number of steps that are needed. Pass max_steps=..., or differentiate='implicit'."
         )

@@ -2,9 +2,10 @@
 
 If F(x*(p), p) = 0 and F_x is nonsingular, then  dx*/dp = -F_x^-1 F_p.
 
-`attach` is the identity on the answer; its JVP solves that linear system. Forward mode, reverse mode
-(the system is transposed by `lax.custom_linear_solve`) and higher orders (the rule calls `attach`
-again, so it can itself be differentiated) all come from this one rule, as do `jit` and `vmap`.
+`attach` is the identity on the answer; its JVP solves that linear system. Forward mode, reverse
+mode (the system is transposed by `lax.custom_linear_solve`) and higher orders (the rule calls
+`attach` again, so it can itself be differentiated) all come from this one rule, as do `jit` and
+`vmap`.
 """
 
 import dataclasses
@@ -42,6 +43,7 @@ class Implicit:
             for the formula's value at the point reached, which is only as good as that point.
 
     A matrix-free solve that misses its tolerance gives NaN: no derivative is silently wrong.
+
     """
 
     linear_solver: LinearSolver = "auto"
@@ -57,10 +59,12 @@ class Implicit:
                 f"`(matvec, rhs) -> x`, but {self.linear_solver!r} came."
             )
         if self.unfinished not in ("nan", "allow"):
-            raise ValueError(f"`unfinished` must be 'nan' or 'allow', but {self.unfinished!r} came.")
+            raise ValueError(
+                f"`unfinished` must be 'nan' or 'allow', but {self.unfinished!r} came."
+            )
 
     def solve(self, matvec: Callable[[Array], Array], rhs: Array, symmetric: bool) -> Array:
-        """x with matvec(x) = rhs, by the chosen method."""
+        """X with matvec(x) = rhs, by the chosen method."""
         method = self.linear_solver
         if method == "auto":
             matrix_free = "cg" if symmetric else "gmres"
@@ -89,9 +93,7 @@ def linear_solve(
     def solve(product, b):
         return how.solve(product, b, symmetric)
 
-    return lax.custom_linear_solve(
-        matvec, rhs, solve, transpose_solve=solve, symmetric=symmetric
-    )
+    return lax.custom_linear_solve(matvec, rhs, solve, transpose_solve=solve, symmetric=symmetric)
 
 
 # -- the rule -------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def _nan_unless(finished: Array, dtype) -> Array:
     return jnp.where(finished, 1.0, jnp.nan).astype(dtype)
 
 
-# -- for solvers of the user's own -------------------------------------------------------------------
+# -- for solvers of the user's own -----------------------------------------------------------------
 
 
 def custom_root(
@@ -202,6 +204,7 @@ def custom_root(
 
         @custom_root(jax.grad(objective))
         def my_solver(x0, *args): ...
+
     """
 
     def decorate(solver: Callable) -> Callable:
@@ -215,7 +218,9 @@ def custom_root(
             residual, captured = _closed(optimality, form, args)
             finished = jnp.all(jnp.isfinite(form.ravel(x)))
             params = (args, captured)
-            answer = attach(residual, symmetric, differentiate, form.ravel(_still(x)), params, finished)
+            answer = attach(
+                residual, symmetric, differentiate, form.ravel(_still(x)), params, finished
+            )
             answer = form.unravel(answer)
             return (answer, _still(aux)) if has_aux else answer
 

@@ -2,7 +2,8 @@
 
     init -> [ step -> report -> status -> history row, progress ] -> state, report, status, steps
 
-The last report is made again after the loop, so that it is not carried. Every solver runs here, inner solves included. Nothing in this file knows an algorithm.
+The last report is made again after the loop, so that it is not carried. Every solver runs here,
+inner solves included. Nothing in this file knows an algorithm.
 """
 
 from typing import Any, NamedTuple
@@ -98,4 +99,6 @@ def _write(history: History | None, row: Array, report: Report) -> History | Non
         return None
     x = None if history.x is None else report.point.x
     new = History(report.value, report.residuals, x)
-    return jax.tree.map(lambda buffer, leaf: buffer.at[row].set(jnp.asarray(leaf, buffer.dtype)), history, new)
+    return jax.tree.map(
+        lambda buffer, leaf: buffer.at[row].set(jnp.asarray(leaf, buffer.dtype)), history, new
+    )

@@ -59,6 +59,7 @@ class Problem:
     through `args`. Hashable and free of data, so it can be a static argument of a jitted function.
 
     Raises TypeError when `objective` or a constraint is not callable.
+
     """
 
     objective: Callable[..., Any]
@@ -106,7 +107,7 @@ class Problem:
         return jax.value_and_grad(self.value)(x, args)
 
     def gradient(self, x: Array, args: tuple) -> Array:
-        """grad f(x)."""
+        """Grad f(x)."""
         return jax.grad(self.value)(x, args)
 
     def hessian(self, x: Array, args: tuple) -> Array:
@@ -114,7 +115,7 @@ class Problem:
         return jax.jacfwd(self.gradient)(x, args)
 
     def hessian_product(self, x: Array, args: tuple) -> Callable[[Array], Array]:
-        """v -> Hessian of f at x times v, the gradient linearised once (forward over reverse)."""
+        """V -> Hessian of f at x times v, the gradient linearised once (forward over reverse)."""
         return jax.linearize(lambda y: self.gradient(y, args), x)[1]
 
     # -- with constraints ---------------------------------------------------------------------

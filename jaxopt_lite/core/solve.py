@@ -1,6 +1,6 @@
 """The front door: check, ravel, iterate, attach the derivative, unravel.
 
-    Problem + x0 + args -> check -> ravel -> iterate(solver) -> attach derivative -> unravel -> Solution
+Problem + x0 + args -> check -> ravel -> iterate(solver) -> attach derivative -> unravel -> Solution
 """
 
 import dataclasses
@@ -74,6 +74,7 @@ def solve(
 
     Raises TypeError or ValueError for bad input, naming argument, got, expected and way out; what
     shows only at run time inside `jit` ends in `Solution.status`.
+
     """
     check.is_problem(problem)
     check.args_tuple(args)
@@ -85,8 +86,8 @@ def solve(
     if how is None and not solver.unrolls(form.size):
         raise ValueError(
             f"differentiate='unrolled' does not pass through {type(solver).__name__} with "
-            f"{form.size} variables, whose step has a loop of its own. Pass differentiate='implicit', "
-            "or another solver, LBFGS() for instance."
+            f"{form.size} variables, whose step has a loop of its own. Pass "
+            "differentiate='implicit', or another solver, LBFGS() for instance."
         )
     flat, captured = flatten(problem, form, args)
     tol = default_tolerance(form.dtype) if tol is None else tol
@@ -127,14 +128,14 @@ def minimize(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(
-            f"`minimize` got unknown options {', '.join(unknown)}. It takes {', '.join(known)}; what "
-            "belongs to one algorithm is an argument of its solver, `solver=LBFGS(memory=20)`."
+            f"`minimize` got unknown options {', '.join(unknown)}. It takes {', '.join(known)}; "
+            "what belongs to one algorithm is an argument of its solver, `solver=LBFGS(memory=20)`."
         )
     problem = Problem(fun, eq=eq, ineq=ineq, bounds=bounds, nonsmooth=nonsmooth, has_aux=has_aux)
     return solve(problem, x0, args, **options)
 
 
-# -- the spine, compiled once for each problem and shape -----------------------------------------------
+# -- the spine, compiled once for each problem and shape -------------------------------------------
 
 
 def _body(
@@ -197,7 +198,7 @@ _compiled_fixed_length = jax.jit(
 
 
 def _solve(*operands: Any, history: bool | str, progress: bool, how: Implicit | None) -> Solution:
-    """`max_steps` is a number in the program, unless the length of a buffer or a scan depends on it."""
+    """`max_steps` is a number in the program, unless the length of a buffer depends on it."""
     fixed_length = bool(history) or how is None
     run = _compiled_fixed_length if fixed_length else _compiled
     return run(*operands, history=history, progress=progress, how=how)

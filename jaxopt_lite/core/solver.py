@@ -14,6 +14,7 @@ hand back a `Stepping` whose `point` has the user's structure; that is what `_pu
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from .tracing import FlatProblem, flatten
 from .types import Point, Report
 
 PyTree = Any
+S = typing.TypeVar("S", bound="Solver")
 TABLE: dict[str, type["Solver"]] = {}  # every public solver by its name, in order of definition
 
 
@@ -58,17 +60,19 @@ def static(**kwargs) -> Any:
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
-def solver(accepts: Iterable[str] = ()) -> Callable[[type], type]:
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
+def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
     """Make a class a solver: frozen dataclass, pytree of its numbers, row in `TABLE`."""
     unknown = set(accepts) - set(FEATURES)
     if unknown:
         raise ValueError(f"accepts={sorted(unknown)} is unknown; expected some of {FEATURES}.")
 
-    def make(cls: type) -> type:
+    def make(cls: type[S]) -> type[S]:
         cls.accepts = frozenset(accepts)
-        cls.init, cls.step = _public(cls.init, _init), _public(cls.step, _step)
+        cls.init = _public(cls.init, _init)  # type: ignore[method-assign]
+        cls.step = _public(cls.step, _step)  # type: ignore[method-assign]
         cls = dataclasses.dataclass(frozen=True, eq=True)(cls)
-        fields = dataclasses.fields(cls)
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         meta = [f.name for f in fields if f.metadata.get("static")]
         data = [f.name for f in fields if not f.metadata.get("static")]
         jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
@@ -88,7 +92,7 @@ def require_accepts(solver: Solver, problem: Problem) -> None:
     way_out = (
         f"Solvers that do: {', '.join(able)}."
         if able
-        else "No solver of this version does; `certify` and `jol.implicit.custom_root` do not need one."
+        else "No solver of this version does; `jol.implicit.custom_root` takes one of your own."
     )
     raise TypeError(f"{name} takes no {what}, but this problem has {what}. {way_out}")
 
@@ -109,7 +113,7 @@ class Stepping:
 
 
 def _public(method: Callable, outside: Callable) -> Callable:
-    """`method` for flat problems, `outside` for those of a user; wrapped once a class defines it."""
+    """`method` for flat problems, `outside` for those of a user; wrapped only once."""
     if getattr(method, "_is_public", False):
         return method
 
@@ -138,8 +142,8 @@ def _init(method, solver, problem, point, args):
 def _step(method, solver, problem, stepping, args):
     if not isinstance(stepping, Stepping):
         raise TypeError(
-            f"{type(solver).__name__}.step takes the state that its `init` or `step` returned, but a "
-            f"{type(stepping).__name__} came."
+            f"{type(solver).__name__}.step takes the state that its `init` or `step` returned, but "
+            f"a {type(stepping).__name__} came."
         )
     check.args_tuple(args)
     form = stepping.form
@@ -156,4 +160,3 @@ def with_dtype(solver: Solver, form: Form) -> Solver:
         return leaf.astype(form.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(cast, solver)
-

@@ -3,11 +3,11 @@
     Problem(x pytree, *args)  ->  trace, hoist  ->  Problem(x vector, args, captured)
 
 Each function becomes a jaxpr: values, gradients, Hessians and the implicit derivative are all taken
-of that, so the user's Python runs once. What a function closes over comes out of the trace as a list
-of constants and goes back in as an argument. That gives three things: values being differentiated
-or batched outside get right derivatives although they are not in `args`; large arrays are operands
-of the compiled program, where XLA would spend minutes folding them as constants; and compiled code
-can be reused, since nothing of the trace remains in the function.
+of that, so the user's Python runs once. What a function closes over comes out of the trace as a
+list of constants and goes back in as an argument. That gives three things: values being
+differentiated or batched outside get right derivatives although they are not in `args`; large
+arrays are operands of the compiled program, where XLA would spend minutes folding them as
+constants; and compiled code can be reused, since nothing of the trace remains in the function.
 """
 
 import dataclasses
@@ -68,8 +68,8 @@ def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
 
     Remembered for as long as the objective lives, unless something being traced is closed over.
     """
-    key = (problem.eq, problem.ineq, problem.bounds, problem.nonsmooth, problem.has_aux)
-    key += (form, _signature(args), jax.config.jax_enable_x64)
+    functions = (problem.eq, problem.ineq, problem.bounds, problem.nonsmooth, problem.has_aux)
+    key = (functions, form, _signature(args), jax.config.read("jax_enable_x64"))
     try:
         known = _cache.setdefault(problem.objective, {})
     except TypeError:  # not weakly referable, or not hashable: traced anew each time
@@ -96,7 +96,7 @@ def _signature(args: tuple) -> tuple:
 
 
 def hoist(fun: Callable[[Array, tuple], PyTree], x: Any, args: tuple) -> tuple["Traced", tuple]:
-    """`fun(x, args)` as a function of (x, (args, captured)) that closes over nothing, and `captured`.
+    """`fun(x, args)` as a function of (x, args, captured) that closes over nothing, and `captured`.
 
     `x` gives shape and dtype only; `fun` is traced once.
     """
@@ -123,7 +123,7 @@ def _trace_all(problem: Problem, form: Form, args: tuple) -> Tracing:
 
 
 def _trace(name: str, fun: Callable, form: Form, args: tuple):
-    """The jaxpr of `fun` on a flat x, and the shapes of its outputs; errors say what it was given."""
+    """The jaxpr of `fun` on a flat x, and its output's shapes; errors say what it was given."""
     x = jax.ShapeDtypeStruct((form.size,), form.dtype)
     if name == "bounds":
 
@@ -161,8 +161,8 @@ def _like(form: Form, side: PyTree) -> Array:
     got, expected = Form.of(jax.tree.map(jnp.asarray, side)), form
     if (got.treedef, got.shapes) != (expected.treedef, expected.shapes):
         raise ValueError(
-            f"`bounds` must be scalars or have the structure and shapes of x, but a bound has shapes "
-            f"{got.shapes} and x has {expected.shapes}."
+            f"`bounds` must be scalars or have the structure and shapes of x, but a bound has "
+            f"shapes {got.shapes} and x has {expected.shapes}."
         )
     return form.ravel(side)
 

@@ -1,6 +1,6 @@
 """What flows through the spine: points, multipliers, residuals, statuses, reports, solutions.
 
-All are pytrees of arrays, so they pass through `jit` and `vmap`; a batched one has one entry a lane.
+All are pytrees of arrays, so they pass through `jit` and `vmap`; in a batch, one entry a lane.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Status(enum.IntEnum):
 
     message: str
 
-    def __new__(cls, code: int, message: str) -> "Status":
+    def __new__(cls, code: int, message: str = "") -> "Status":
         """An int that knows what it means."""
         member = int.__new__(cls, code)
         member._value_ = code
@@ -99,7 +99,7 @@ class Report(NamedTuple):
 
 
 class History(NamedTuple):
-    """One row a step, NaN after the last: value (max_steps,), residuals likewise, and `x` on request."""
+    """One row a step, NaN after the last: value (max_steps,), residuals, and `x` on request."""
 
     value: Array
     residuals: Residuals
@@ -134,7 +134,7 @@ class Solution:
     state: PyTree
 
     def raise_for_status(self) -> "Solution":
-        """Return self if every lane converged, else raise `SolveError` saying which did not and why.
+        """Return self if every lane converged, else raise `SolveError` saying which did not.
 
         Needs concrete values: call it outside `jit`, `vmap` and `grad`.
         """

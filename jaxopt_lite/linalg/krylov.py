@@ -8,7 +8,7 @@ from jax import Array, lax
 
 
 class LinearSolution(NamedTuple):
-    """x, whether ||b - A x||_2 <= tol ||b||_2 holds for the recomputed residual, and the products."""
+    """x, whether ||b - A x||_2 <= tol ||b||_2 holds (recomputed), and the number of products."""
 
     x: Array
     converged: Array
@@ -46,6 +46,25 @@ def conjugate_gradient(
     return _checked(matvec, rhs, x, target, k)
 
 
+class _Minres(NamedTuple):
+    """The recurrences of MINRES: Lanczos vectors, the rotated tridiagonal, search directions."""
+
+    x: Array
+    y: Array  # the next Lanczos vector, not normalised
+    r1: Array
+    r2: Array
+    w1: Array
+    w2: Array
+    beta: Array
+    old_beta: Array
+    dbar: Array
+    epsilon: Array
+    phi: Array  # residual norm
+    cs: Array
+    sn: Array
+    products: Array
+
+
 def minres(
     matvec: Callable[[Array], Array], rhs: Array, tol: float, max_steps: int
 ) -> LinearSolution:
@@ -58,35 +77,42 @@ def minres(
     beta1 = jnp.linalg.norm(rhs)
     target = tol * beta1
 
-    def going(c):
-        return (c["phi"] > target) & (c["k"] < max_steps) & (c["beta"] > 0)
+    def going(c: _Minres):
+        return (c.phi > target) & (c.products < max_steps) & (c.beta > 0)
 
-    def advance(c):
-        v = c["y"] / c["beta"]
-        y = matvec(v) - c["beta"] / c["old_beta"] * c["r1"]
+    def advance(c: _Minres):
+        v = c.y / c.beta
+        y = matvec(v) - c.beta / c.old_beta * c.r1
         alpha = v @ y
-        y = y - alpha / c["beta"] * c["r2"]
+        y = y - alpha / c.beta * c.r2
         beta = jnp.linalg.norm(y)
         # Apply the previous rotation, then the one that annihilates beta.
-        delta = c["cs"] * c["dbar"] + c["sn"] * alpha
-        gbar = c["sn"] * c["dbar"] - c["cs"] * alpha
-        epsilon, dbar = c["sn"] * beta, -c["cs"] * beta
+        delta = c.cs * c.dbar + c.sn * alpha
+        gbar = c.sn * c.dbar - c.cs * alpha
         gamma = jnp.maximum(jnp.hypot(gbar, beta), jnp.finfo(dtype).tiny)
         cs, sn = gbar / gamma, beta / gamma
-        w = (v - c["epsilon"] * c["w1"] - delta * c["w2"]) / gamma
-        x = c["x"] + cs * c["phi"] * w
-        return dict(
-            x=x, y=y, r1=c["r2"], r2=y, w1=c["w2"], w2=w, beta=beta, old_beta=c["beta"],
-            dbar=dbar, epsilon=epsilon, phi=sn * c["phi"], cs=cs, sn=sn, k=c["k"] + 1,
-        )  # fmt: skip
+        w = (v - c.epsilon * c.w1 - delta * c.w2) / gamma
+        return _Minres(
+            x=c.x + cs * c.phi * w,
+            y=y,
+            r1=c.r2,
+            r2=y,
+            w1=c.w2,
+            w2=w,
+            beta=beta,
+            old_beta=c.beta,
+            dbar=-c.cs * beta,
+            epsilon=c.sn * beta,
+            phi=sn * c.phi,
+            cs=cs,
+            sn=sn,
+            products=c.products + 1,
+        )
 
-    z = jnp.zeros_like(rhs)
-    start = dict(
-        x=z, y=rhs, r1=z, r2=rhs, w1=z, w2=z, beta=beta1, old_beta=one,
-        dbar=zero, epsilon=zero, phi=beta1, cs=-one, sn=zero, k=jnp.zeros((), jnp.int32),
-    )  # fmt: skip
+    z, count = jnp.zeros_like(rhs), jnp.zeros((), jnp.int32)
+    start = _Minres(z, rhs, z, rhs, z, z, beta1, one, zero, zero, beta1, -one, zero, count)
     end = lax.while_loop(going, advance, start)
-    return _checked(matvec, rhs, end["x"], target, end["k"])
+    return _checked(matvec, rhs, end.x, target, end.products)
 
 
 def _checked(matvec, rhs, x, target, steps) -> LinearSolution:

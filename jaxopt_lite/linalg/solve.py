@@ -1,6 +1,6 @@
 """Dense solves that say when a matrix is singular and then return the minimum-norm answer.
 
-    matvec -> materialize -> Cholesky or LU, one refinement -> (singular?) eigen- or SVD pseudo-inverse
+matvec -> materialize -> Cholesky or LU, one refinement -> (singular?) eigen- or SVD pseudo-inverse
 """
 
 from collections.abc import Callable
@@ -20,10 +20,12 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(matrix: Array) -> Spectrum:
-    """`jnp.linalg.eigh` of the symmetric part; all NaN, not an error, when `matrix` is not finite."""
+    """`jnp.linalg.eigh` of the symmetric part; all NaN when `matrix` is not finite."""
     symmetric = 0.5 * (matrix + matrix.T)
     finite = jnp.all(jnp.isfinite(symmetric))
-    values, vectors = jnp.linalg.eigh(jnp.where(finite, symmetric, jnp.eye(matrix.shape[0], dtype=matrix.dtype)))
+    values, vectors = jnp.linalg.eigh(
+        jnp.where(finite, symmetric, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+    )
     bad = jnp.where(finite, 0, jnp.nan).astype(values.dtype)
     return Spectrum(values + bad, vectors + bad)
 

@@ -68,7 +68,9 @@ def landscape(
     xs, ys = np.linspace(x0, x1, resolution), np.linspace(y0, y1, resolution)
     grid = jnp.stack(jnp.meshgrid(jnp.asarray(xs), jnp.asarray(ys)), axis=-1)
     values = np.asarray(jax.jit(jax.vmap(jax.vmap(fun)))(grid))
-    ax.contour(xs, ys, np.log1p(values - values.min()), levels=levels, cmap="viridis", linewidths=0.7)
+    ax.contour(
+        xs, ys, np.log1p(values - values.min()), levels=levels, cmap="viridis", linewidths=0.7
+    )
     if points is not None:
         where, kinds = np.asarray(points.x), np.asarray(points.kind)
         for kind, (marker, color, label) in STYLE.items():
@@ -92,7 +94,9 @@ def spectrum(point: CriticalPoint, *, ax: Any = None) -> Any:
     nonzero = np.abs(values)[np.abs(values) > zero]
     threshold = float(nonzero.min()) if nonzero.size else 1.0
     index = np.arange(1, values.size + 1)
-    color = np.where(np.abs(values) <= zero, "tab:gray", np.where(values > 0, "tab:blue", "tab:red"))
+    color = np.where(
+        np.abs(values) <= zero, "tab:gray", np.where(values > 0, "tab:blue", "tab:red")
+    )
     ax.vlines(index, 0, values, colors=color, lw=1)
     ax.scatter(index, values, c=color, s=18, zorder=3)
     ax.set_yscale("symlog", linthresh=threshold)
@@ -103,7 +107,9 @@ def spectrum(point: CriticalPoint, *, ax: Any = None) -> Any:
     return ax
 
 
-def path(parameter: ArrayLike, curves: ArrayLike, *, xlabel: str, ylabel: str, ax: Any = None) -> Any:
+def path(
+    parameter: ArrayLike, curves: ArrayLike, *, xlabel: str, ylabel: str, ax: Any = None
+) -> Any:
     """Curves (points, k) of an answer against a positive parameter (points,) on a log axis."""
     ax = _axes(ax)
     ax.semilogx(np.asarray(parameter), np.asarray(curves), lw=1)

@@ -22,6 +22,7 @@ class FixedStep(FirstOrder):
 
     Args:
         step_size: t > 0, in units of x per unit of the gradient; a leaf, so `vmap` sweeps it.
+
     """
 
     step_size: ArrayLike
@@ -37,7 +38,7 @@ class FixedStep(FirstOrder):
 
     def move(self, problem, memory, x, value, gradient, args):
         """-t g."""
-        return -self.step_size * gradient, memory
+        return -(self.step_size * gradient), memory
 
 
 class Curvature(NamedTuple):
@@ -64,7 +65,7 @@ class GradientDescent(LineSearch):
         return Curvature(first_length(x))
 
     def remember(self, memory, pair, accept):
-        """s's / s'y; where that is not positive, a longer step than the last."""
+        """S's / s'y; where that is not positive, a longer step than the last."""
         longer = memory.scale * jnp.maximum(4, pair.step)
         scale = choose(pair.sy > 0, pair.s @ pair.s / pair.sy, longer)
         scale = choose(accept, scale, memory.scale)

@@ -25,7 +25,7 @@ class LBFGSMemory(NamedTuple):
 class LBFGS(LineSearch):
     """Limited-memory BFGS with a strong Wolfe search, one evaluation of f and grad f a step.
 
-    d = -H g with H = V' gamma V + S' R^-T D R^-1 S and V = I - Y' R^-1 S, rows of S and Y the pairs.
+    d = -H g with H = V' gamma V + S' R^-T D R^-1 S and V = I - Y' R^-1 S; rows of S, Y are pairs.
     A new pair appends a column to R^-1, the oldest takes its row and column along: no triangular
     solve, no loop over pairs, 5mn multiplications a step. Pairs with s'y <= 0 are skipped, so H
     stays positive definite. Superlinear in practice; first-order: it can stop at a saddle point if
@@ -35,6 +35,7 @@ class LBFGS(LineSearch):
         memory: number of pairs m.
 
     Sources: Byrd, Nocedal & Schnabel (1994), theorem 2.2; Nocedal & Wright (2006), ch. 7.
+
     """
 
     memory: int = static(default=10)
@@ -42,7 +43,9 @@ class LBFGS(LineSearch):
     def __post_init__(self):
         """Refuse a memory that is no count."""
         if not isinstance(self.memory, int) or self.memory < 1:
-            raise ValueError(f"LBFGS(memory=...) must be an integer >= 1, but {self.memory!r} came.")
+            raise ValueError(
+                f"LBFGS(memory=...) must be an integer >= 1, but {self.memory!r} came."
+            )
 
     def start_memory(self, x):
         """No pairs."""

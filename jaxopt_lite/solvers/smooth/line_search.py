@@ -56,7 +56,7 @@ class LineSearch(Solver):
     It has `start_memory(x)`, `remember(memory, pair, accept)` and `direct(memory, gradient)` -> d,
     scaled so that t = 1 is the first trial.
     Sufficient decrease is f(x + t d) <= f + c1 t g'd or, within rounding of f, the approximate
-    Wolfe condition of Hager and Zhang (2005), without which a search on f stalls at |g| ~ sqrt(eps).
+    Wolfe condition of Hager and Zhang (2005), without which a search stalls at |g| = sqrt(eps).
 
     Unrolled derivatives hold step lengths and memory fixed: they then converge with the iterates to
     the implicit derivative, and do not pass through the divisions of a search.

@@ -1,9 +1,8 @@
-"""Any optax `GradientTransformation` as a solver: Adam, schedules, clipping, Lion, SAM and the rest."""
+"""Any optax `GradientTransformation` as a solver: Adam, schedules, clipping and the rest."""
 
 from typing import Any
 
 import jax
-
 
 from ...core import solver, static
 from .first_order import FirstOrder
@@ -21,6 +20,7 @@ class Optax(FirstOrder):
     Args:
         transformation: an `optax.GradientTransformation`, for instance `optax.adam(1e-2)`. Keep the
             object: a new one is a new program. To sweep a rate, use `optax.inject_hyperparams`.
+
     """
 
     transformation: Any = static()
@@ -34,11 +34,11 @@ class Optax(FirstOrder):
             )
 
     def start_memory(self, problem, x):
-        """optax's own state."""
+        """Optax's own state."""
         return self.transformation.init(problem.form.unravel(x))
 
     def move(self, problem, memory, x, value, gradient, args):
-        """optax's update, as a vector."""
+        """Optax's update, as a vector."""
         import optax
 
         def value_fn(tree):

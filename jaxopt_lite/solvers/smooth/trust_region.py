@@ -3,9 +3,9 @@
     evaluate f, g at x + p  ->  rho = actual / predicted decrease  ->  accept? radius?
                             ->  model at the new x (kept if rejected)  ->  new p, |p| <= radius
 
-One evaluation of f and its gradient a step, accepted or not; the first step evaluates the start. The
-model says whether it saw negative curvature: while it does, the solver is not settled, however small
-the gradient, so a start on a strict saddle point is left and never reported as converged.
+One evaluation of f and its gradient a step, accepted or not; the first step evaluates the start.
+The model says whether it saw negative curvature: while it does, the solver is not settled, however
+small the gradient, so a start on a strict saddle point is left and never reported as converged.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
 
 
 class Proposal(NamedTuple):
-    """A step of the model: p, how much it lowers the model, and whether curvature is nonnegative."""
+    """A step of the model: p, how much it lowers it, and whether curvature is nonnegative."""
 
     step: Array
     decrease: Array
@@ -150,12 +150,13 @@ class TrustRegion(TrustRegionSkeleton):
     "cg": the Krylov space of a random direction).
 
     Args:
-        subproblem: "exact": the Hessian (n, n) at each accepted point, Cholesky, and where that does
-            not settle it, `eigh` and the secular equation of Moré & Sorensen (1983), hard case
+        subproblem: "exact": the Hessian (n, n) at each accepted point, Cholesky, and where that
+            does not settle it, `eigh` and the secular equation of Moré & Sorensen (1983), hard case
             included. "cg": Steihaug's truncated conjugate gradients (1983) on Hessian-vector
             products, n vectors of memory. None: "exact" up to 1,000 variables.
         tol: stopping tolerance, needed by "cg" to know when to look for negative curvature;
             `solve` fills it in.
+
     """
 
     subproblem: str | None = static(default=None)
@@ -247,7 +248,7 @@ def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
 
 
 def _secular_root(gap: Array, b: Array, radius: Array, floor: Array, ceiling: Array) -> Array:
-    """t in [floor, ceiling] with |b / (gap + t)| = radius, `floor` where the norm is less there.
+    """T in [floor, ceiling] with |b / (gap + t)| = radius, `floor` where the norm is less there.
 
     Newton on 1/|p| - 1/radius, which is nearly linear in t, kept in a shrinking bracket.
     """
@@ -280,12 +281,12 @@ class _Krylov(NamedTuple):
     d: Array
     bend: Array  # d'Hd / d'd of the last direction
     stiffest: Array  # largest |d'Hd / d'd| so far
-    count: Array
+    products: Array
     stop: Array
 
 
 def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Proposal:
-    """Steihaug's conjugate gradients on g'p + p'Hp/2: stop inside, at the radius, or where d'Hd <= 0.
+    """Steihaug's conjugate gradients on g'p + p'Hp/2, up to the radius or a d with d'Hd <= 0.
 
     With `probe`, b is a fixed random direction in place of g: not a step towards a smaller gradient
     but a search of the Krylov space of b for negative curvature, which is followed if found.
@@ -299,7 +300,7 @@ def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Pro
     target = jnp.where(probe, root**0.5, jnp.minimum(0.5, jnp.sqrt(norm))) * norm
 
     def going(k: _Krylov):
-        return (jnp.linalg.norm(k.r) > target) & (k.count < min(n, 200)) & ~k.stop
+        return (jnp.linalg.norm(k.r) > target) & (k.products < min(n, 200)) & ~k.stop
 
     def advance(k: _Krylov):
         image = product(k.d)
@@ -315,7 +316,7 @@ def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Pro
         stop = leaves | ~convex
         return _Krylov(
             k.p + alpha * k.d, k.hp + alpha * image, r, jnp.where(stop, k.d, d), bend, stiffest,
-            k.count + 1, stop,
+            k.products + 1, stop,
         )  # fmt: skip
 
     zero, no = jnp.zeros_like(b), jnp.array(False)
