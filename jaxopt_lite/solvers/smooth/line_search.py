@@ -107,15 +107,14 @@ class LineSearch(Solver):
         slope0, slope = state.gradient @ d, gradient @ d
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(value)  # rounding of f
         decrease, accept = self._judge(state, slope0, value, slope, noise)
-        hopeless = ~accept & (state.idle == RESTART)
+        hopeless = ~accept & ((state.idle == RESTART) | ~(slope0 < 0))
         turn = accept | hopeless
 
         sy, first = state.step * (slope - slope0), state.accepted < 0
         pair = Pair(move, gradient - state.gradient, sy, state.step, first)
         memory = self.remember(state.memory, lax.stop_gradient(pair), accept)
         here = choose(accept, gradient, state.gradient)
-        ahead = self.direct(memory, here)
-        ahead = choose((ahead @ here < 0) & ~hopeless, ahead, -here)
+        ahead = choose(hopeless, -here, self.direct(memory, here))
         fall = state.value - value
         search = lax.stop_gradient((state.step, fall, slope0, slope))
         trial = _next_trial(*search, decrease & (slope < 0))
@@ -147,7 +146,7 @@ class LineSearch(Solver):
         reference = state.value if state.reference is None else state.reference
         armijo = value <= reference + c1 * state.step * slope0
         flat = (value <= state.value + noise) & (slope <= (2 * c1 - 1) * slope0)
-        decrease = (armijo | flat) & jnp.isfinite(value + slope)
+        decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
         bent = (jnp.abs(slope) <= -c2 * slope0) | (state.idle > EASY)
