@@ -37,7 +37,8 @@ class Implicit:
         linear_solver: "dense" (Cholesky or LU; minimum norm when singular; O(n^3) and n^2 memory),
             "cg", "minres", "gmres" (matrix-free), or a function `(matvec, rhs) -> x`. "auto" is
             "dense" up to n = 512; above, "cg" for symmetric systems and "gmres" for others.
-        tol: relative residual that the matrix-free methods must reach; None is 100 eps.
+        tol: relative residual the matrix-free methods must reach; None is eps^(2/3), 4e-11 in float64
+            and 2e-5 in float32. The relative error is at most the condition number times that.
         max_steps: products they may use; None is 10 n, at most 10,000.
         unfinished: what the derivative of an answer that is not CONVERGED is: "nan", or "allow"
             for the formula's value at the point reached, which is only as good as that point.
@@ -74,12 +75,12 @@ class Implicit:
         if method == "dense":
             matrix = materialize(matvec, rhs.shape[0], rhs.dtype)
             return dense_solve(matrix, rhs, symmetric)
-        tol = self.tol if self.tol is not None else 100 * float(jnp.finfo(rhs.dtype).eps)
+        tol = self.tol if self.tol is not None else float(jnp.finfo(rhs.dtype).eps) ** (2 / 3)
         most = self.max_steps or min(10 * rhs.shape[0], 10_000)
         if method == "gmres":
             x, _ = jssl.gmres(matvec, rhs, tol=tol, maxiter=most, solve_method="batched")
-            missed = jnp.linalg.norm(matvec(x) - rhs) > 10 * tol * jnp.linalg.norm(rhs)
-            return jnp.where(missed, jnp.nan, x)
+            met = jnp.linalg.norm(matvec(x) - rhs) <= 10 * tol * jnp.linalg.norm(rhs)
+            return jnp.where(met, x, jnp.nan)  # NaN in gives NaN out
         krylov = conjugate_gradient if method == "cg" else minres
         answer = krylov(matvec, rhs, tol, most)
         return jnp.where(answer.converged, answer.x, jnp.nan)

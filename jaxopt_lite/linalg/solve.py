@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jax import Array, lax
 
+from .trees import choose
+
 
 class Spectrum(NamedTuple):
     """Eigenvalues (n,), ascending, and orthonormal eigenvectors in the columns of (n, n)."""
@@ -87,7 +89,10 @@ def dense_solve(matrix: Array, rhs: Array, symmetric: bool) -> Array:
         x = direct(b)
         return x + direct(b - matrix @ x)
 
-    return lax.cond(good, refined, lambda b: _minimum_norm(matrix, b, symmetric), rhs)
+    # In a batch both branches run. The second gets the identity where it is not needed: that is
+    # cheap, and it orders the two LAPACK calls, which can deadlock jaxlib's CPU threads otherwise.
+    other = choose(good, jnp.eye(matrix.shape[0], dtype=matrix.dtype), matrix)
+    return lax.cond(good, refined, lambda b: _minimum_norm(other, b, symmetric), rhs)
 
 
 def _minimum_norm(matrix: Array, rhs: Array, symmetric: bool) -> Array:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
-from ...linalg import norm_inf, psd_factor, safe_norm, spectrum
+from ...linalg import choose, norm_inf, psd_factor, safe_norm, spectrum
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
 
@@ -212,12 +212,15 @@ def exact_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
         symmetric=True,
     )
     inside = definite & (safe_norm(newton) <= radius)
+    # In a batch both branches run. The second gets the identity where it is not needed: that is
+    # cheap, and it orders the two LAPACK calls, which can deadlock jaxlib's CPU threads otherwise.
+    other = choose(inside, jnp.eye(gradient.shape[0], dtype=gradient.dtype), frozen)
 
     def easy(_):
         decrease = -0.5 * (gradient @ newton)
         return Proposal(newton, decrease, jnp.array(True))
 
-    return lax.cond(inside, easy, lambda _: _boundary_step(frozen, gradient, radius), None)
+    return lax.cond(inside, easy, lambda _: _boundary_step(other, gradient, radius), None)
 
 
 def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
@@ -230,8 +233,11 @@ def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
     # Work in t = mu + min(lambda_1, 0) above the pole, where the shifted eigenvalues are gap + t.
     gap = values - jnp.minimum(least, 0)
     norm_g = jnp.linalg.norm(b)
-    floor = jnp.maximum(10 * eps * size, jnp.finfo(values.dtype).tiny)
-    ceiling = jnp.maximum(norm_g / radius, floor)
+    # The least t is far below any that matters, so that small eigenvalues keep their steps.
+    ceiling = jnp.maximum(norm_g / radius, jnp.finfo(values.dtype).tiny)
+    floor = 10 * eps * jnp.minimum(size, jnp.maximum(ceiling, eps * size))
+    floor = jnp.maximum(floor, jnp.finfo(values.dtype).tiny)
+    ceiling = jnp.maximum(ceiling, floor)
     # Each |b_i| / (gap_i + t) is at most the radius: a lower bound, from which Newton is monotone.
     below = jnp.clip(jnp.max(jnp.abs(b) / radius - gap), floor, ceiling)
     t = lax.stop_gradient(_secular_root(gap, b, radius, below, ceiling))

@@ -1,0 +1,85 @@
+"""The command line, run as a user runs it."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxopt_lite.__main__ import main
+
+PROBLEM = """
+import jax.numpy as jnp
+import jaxopt_lite as jol
+problem = jol.Problem(lambda x, target: {objective})
+x0 = jnp.ones(3)
+args = (jnp.array([1.0, 2.0, 3.0]),)
+options = {options}
+"""
+
+
+def write(folder: pathlib.Path, objective: str, options: str = "{}") -> str:
+    path = folder / "problem.py"
+    path.write_text(PROBLEM.format(objective=objective, options=options))
+    return str(path)
+
+
+def test_solve_prints_solution_and_certificate(tmp_path, capsys):
+    code = main(["solve", write(tmp_path, "jnp.sum((x - target) ** 2)", '{"solver": jol.LBFGS()}')])
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "CONVERGED" in out
+    assert "CERTIFIED: strict local minimum" in out
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "code"),
+    [
+        ("jnp.sum((x - target) ** 2)", '{"max_steps": 1}', 1),
+        ("-jnp.sum(x ** 2)", "{}", 1),
+        ("x", "{}", 2),
+        ("jnp.sum(x)", '{"max_step": 3}', 2),
+    ],
+)
+def test_exit_code_says_when_it_is_not_solved(tmp_path, capsys, objective, options, code):
+    assert main(["solve", write(tmp_path, objective, options)]) == code
+    captured = capsys.readouterr()
+    assert captured.err if code == 2 else captured.out
+
+
+def test_missing_file_and_missing_names_are_said(tmp_path, capsys):
+    assert main(["solve", str(tmp_path / "nothing.py")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    assert main(["solve", str(tmp_path / "empty.py")]) == 2
+    assert "`problem` and `x0`" in capsys.readouterr().err
+
+
+def test_solvers_lists_the_table(capsys):
+    from jaxopt_lite.core import TABLE
+
+    assert main(["solvers"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in TABLE)
+
+
+def test_help_documents_the_problem_file(capsys):
+    with pytest.raises(SystemExit):
+        main(["solve", "--help"])
+    assert "problem   a jaxopt_lite.Problem" in capsys.readouterr().out
+
+
+def test_tour_shows_fits_certificates_derivatives_and_pictures(tmp_path):
+    command = [sys.executable, "-m", "jaxopt_lite", "tour", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("strict local minimum") >= 3 + 1 + 4  # fits, report, Himmelblau
+    assert done.stdout.count("saddle point") == 4
+    assert done.stdout.count("strict local maximum") == 1
+    assert "1000 CONVERGED" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("0.0")]
+    assert len(rows) == 2  # penalties 0.001 and 0.01
+    assert all(
+        float(row[4]) < 1e-7 for row in rows
+    )  # implicit against central differences, h = 1e-4
+    assert (tmp_path / "tour.png").stat().st_size > 50_000
