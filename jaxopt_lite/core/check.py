@@ -25,14 +25,14 @@ def args_tuple(args: Any) -> None:
     """`args` must be a tuple of pytrees of arrays and numbers."""
     if not isinstance(args, tuple):
         raise TypeError(
-            f"`args` must be a tuple of pytrees, but a {type(args).__name__} came. "
+            f"`args` must be a tuple of pytrees, but {_article(args)} came. "
             "For a single argument write `args=(value,)`."
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(args):
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
             raise TypeError(
-                f"`args{jax.tree_util.keystr(path)}` must be an array or a number, but a "
-                f"{type(leaf).__name__} came. Let the objective close over what is not data."
+                f"`args{jax.tree_util.keystr(path)}` must be an array or a number, but "
+                f"{_article(leaf)} came. Let the objective close over what is not data."
             )
 
 
@@ -75,22 +75,36 @@ def start(name: str, x: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, x)
 
 
+def number(
+    label: str, value: Any, least: float, *, strict: bool = False, way_out: str = ""
+) -> None:
+    """A real number >= `least`; or, if `strict`, > `least` or an array of such, for a sweep."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    real = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
+    real = real and not isinstance(value, bool) and np.asarray(value).dtype.kind in "iuf"
+    if real and strict and np.all(np.asarray(value) > least):
+        return
+    if real and not strict and np.ndim(value) == 0 and value >= least:
+        return
+    sign = ">" if strict else ">="
+    raise ValueError(f"{label} must be a number {sign} {least:g}, but {value!r} came. {way_out}")
+
+
+def count(label: str, value: Any, *, way_out: str = "") -> int:
+    """An integer >= 1, as a Python int."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and int(value) >= 1):
+        raise ValueError(f"{label} must be an integer >= 1, but {value!r} came. {way_out}")
+    return int(value)
+
+
 def options(tol: Any, max_steps: Any, history: Any, differentiate: Any) -> None:
     """The options of `solve`."""
-    if (
-        not isinstance(tol, jax.core.Tracer)
-        and tol is not None
-        and not np.all(np.asarray(tol) >= 0)
-    ):
-        raise ValueError(f"`tol` must be a number >= 0, but {tol!r} came. None takes the default.")
-    if max_steps is not None and (
-        isinstance(max_steps, bool)
-        or not isinstance(max_steps, (int, np.integer))
-        or int(max_steps) < 1
-    ):
-        raise ValueError(
-            f"`max_steps` must be an integer >= 1, but {max_steps!r} came. None takes the default."
-        )
+    if tol is not None:
+        number("`tol`", tol, least=0.0, way_out="None takes the default.")
+    if max_steps is not None:
+        count("`max_steps`", max_steps, way_out="None takes the default.")
     if history not in (False, True, "x"):
         raise ValueError(
             f"`history` must be False, True, or 'x' to keep the iterates too, but {history!r} came."
@@ -100,3 +114,9 @@ def options(tol: Any, max_steps: Any, history: Any, differentiate: Any) -> None:
             "differentiate='unrolled' needs `max_steps`: memory and time grow with it, whatever "
             "the number of steps that are needed. Pass max_steps=..., or differentiate='implicit'."
         )
+
+
+def _article(value: Any) -> str:
+    """'an Array', 'a list': the type of what came."""
+    name = "Array" if isinstance(value, jax.Array) else type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -192,8 +192,8 @@ def _check_output(name: str, out: PyTree, form: Form, has_aux: bool) -> Callable
                 f"{_describe(value)}. {way_out}"
             )
         if has_aux:
-            return lambda pair: (pair[0].astype(dtype), pair[1])
-        return lambda value: value.astype(dtype)
+            return lambda pair: (jnp.asarray(pair[0], dtype), pair[1])
+        return lambda value: jnp.asarray(value, dtype)
     if name in ("eq", "ineq"):
         ok = hasattr(out, "shape") and len(out.shape) <= 1 and out.dtype.kind == "f"
         if not ok:
@@ -201,7 +201,7 @@ def _check_output(name: str, out: PyTree, form: Form, has_aux: bool) -> Callable
                 f"`{name}` must return a real array of shape (m,) or (), one entry a constraint, "
                 f"but it returned {_describe(out)}. Use `jnp.concatenate` or `.ravel()`."
             )
-        return lambda value: jnp.atleast_1d(value).astype(dtype)
+        return lambda value: jnp.atleast_1d(jnp.asarray(value, dtype))
     return lambda sides: sides
 
 

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ...core import solver
+from ...core import check, solver
 from ...linalg import choose
 from .first_order import FirstOrder
 from .line_search import LineSearch, first_length, first_scale
@@ -30,10 +32,10 @@ class FixedStep(FirstOrder):
 
     def __post_init__(self):
         """Refuse a step that goes up or nowhere."""
-        if isinstance(self.step_size, (int, float)) and not self.step_size > 0:
-            raise ValueError(
-                f"FixedStep(step_size=...) must be > 0, but {self.step_size!r} came. "
-                "2/(L + mu) is the best for curvatures between mu and L."
+        if isinstance(self.step_size, (int, float, np.ndarray, np.generic, jax.Array, str)):
+            way_out = "2/(L + mu) is the best for curvatures between mu and L."
+            check.number(
+                "FixedStep(step_size=...)", self.step_size, 0.0, strict=True, way_out=way_out
             )
 
     def move(self, problem, memory, x, value, gradient, args):

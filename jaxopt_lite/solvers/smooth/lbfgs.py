@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...core import solver, static
+from ...core import check, solver, static
 from ...linalg import choose
 from .line_search import LineSearch, first_length, first_scale
 
@@ -42,10 +42,7 @@ class LBFGS(LineSearch):
 
     def __post_init__(self):
         """Refuse a memory that is no count."""
-        if not isinstance(self.memory, int) or self.memory < 1:
-            raise ValueError(
-                f"LBFGS(memory=...) must be an integer >= 1, but {self.memory!r} came."
-            )
+        object.__setattr__(self, "memory", check.count("LBFGS(memory=...)", self.memory))
 
     def start_memory(self, x):
         """No pairs."""

@@ -75,7 +75,7 @@ class TrustRegionSkeleton(Solver):
         return TrustRegionState(
             point=point, value=zero, gradient=jnp.zeros_like(x), model=self.start_model(x),
             accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False)),
-            radius=jnp.maximum(1, jnp.linalg.norm(x)), least=inf, idle=count,
+            radius=0.25 * jnp.maximum(1, jnp.linalg.norm(x)), least=inf, idle=count,
             failure=count + Status.RUNNING,
         )  # fmt: skip
 
