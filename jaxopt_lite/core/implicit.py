@@ -38,7 +38,7 @@ class Implicit:
             "cg", "minres", "gmres" (matrix-free), or a function `(matvec, rhs) -> x`. "auto" is
             "dense" up to n = 512; above, "cg" for symmetric systems and "gmres" for others.
         tol: relative residual the matrix-free methods must reach; None is eps^(2/3), 4e-11 in
-            float64 and 2e-5 in float32. The relative error is at most the condition number times that.
+            float64, 2e-5 in float32. The relative error is at most the condition number times it.
         max_steps: products they may use; None is 10 n, at most 10,000.
         unfinished: what the derivative of an answer that is not CONVERGED is: "nan", or "allow"
             for the formula's value at the point reached, which is only as good as that point.

