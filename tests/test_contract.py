@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import by_name
-from solvers_table import (
+
+import jaxopt_lite as jol
+from jaxopt_lite.core import TABLE, Status
+
+from .problems import by_name
+from .solvers_table import (
     FAMILY,
     ROWS,
     Row,
@@ -24,9 +28,6 @@ from solvers_table import (
     problem_of,
     row_by_name,
 )
-
-import jaxopt_lite as jol
-from jaxopt_lite.core import TABLE, Status
 
 FAR = jnp.array([5.0, -3.0])
 NEAR = jnp.array([0.5, -0.4])
@@ -71,7 +72,7 @@ def test_every_public_solver_is_in_the_table():
     assert public == set(TABLE)
 
 
-# -- the answer ---------------------------------------------------------------------------------------
+# -- the answer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("row", "case"), pairs(), ids=str)
@@ -79,12 +80,12 @@ def test_answer_is_independently_right(row, case):
     sol = answer(row, case)
     _, args = case_data(case)
     gradient = np.max(np.abs(gradient_of(case)(sol.x, *args)))
-    # Another program rounds the gradient differently, by eps times the terms it sums.
-    noise = 1e-14 * (1 + abs(float(sol.value)))
-    assert abs(gradient - sol.residuals.stationarity) <= 1e-6 * gradient + 1e3 * noise
     if case.name in row.stubborn:
         assert sol.status in (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
     else:
+        # Another program rounds the gradient differently, by eps times the terms it sums.
+        noise = 1e-11 * (1 + abs(float(sol.value)))
+        assert abs(gradient - sol.residuals.stationarity) <= 1e-6 * gradient + noise
         assert sol.status == Status.CONVERGED, sol
     if sol.status == Status.CONVERGED:
         assert gradient <= 10 * row.tol
@@ -93,6 +94,14 @@ def test_answer_is_independently_right(row, case):
         assert distance <= 1e-6, sol
     assert sol.x.dtype == jnp.float64
     assert bool(sol.success) == (sol.status == Status.CONVERGED)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_answer_is_certified(row):
+    sol = solve_family(row, FAR, family_args())
+    certificate = jol.certify(FAMILY, sol, family_args(), tol=10 * row.tol)
+    assert certificate.residuals.worst() <= 10 * row.tol
+    assert bool(certificate.certified), certificate
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -182,7 +191,7 @@ def test_problem_with_a_feature_it_does_not_accept_is_refused(row, feature):
         solver.init(problem, FAR, family_args())
 
 
-# -- transformations ----------------------------------------------------------------------------------
+# -- transformations -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -248,16 +257,17 @@ def test_thousands_of_lanes_of_different_difficulty(name, rng):
     # The only stationary point is the minimiser: |x - c| <= |gradient| / 2 + coupling, safely 1e-5.
     np.testing.assert_allclose(batch.x[:, 0], centres, atol=1e-5)
     # Steps are each lane's own, not those of the slowest.
-    assert np.min(batch.steps) < np.median(batch.steps) < np.max(batch.steps) / 1.5
+    steps = np.asarray(batch.steps)
+    assert steps.min() < np.median(steps) < steps.max() / 1.5
     one = jax.jit(run)
-    for lane in (0, 1, 17, int(jnp.argmax(batch.steps)), int(jnp.argmin(batch.steps))):
+    for lane in (0, 1, 17, steps.argmax(), steps.argmin()):
         alone = one(starts[lane], curvatures[lane], centres[lane])
         assert alone.steps == batch.steps[lane]
         assert alone.status == batch.status[lane]
         np.testing.assert_allclose(alone.x, batch.x[lane], rtol=1e-9, atol=1e-9)
 
 
-# -- derivatives --------------------------------------------------------------------------------------
+# -- derivatives -----------------------------------------------------------------------------------
 
 
 def _directional(row: Row, **options):
@@ -303,11 +313,19 @@ def test_unrolled_derivative_equals_implicit(row):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.unrolls], ids=str)
 def test_unrolled_derivative_is_refused_where_it_does_not_pass(row):
-    with pytest.raises(ValueError, match="unrolled.*does not pass through.*implicit"):
+    # What loops inside an optax transformation is known to JAX only, whose message then comes.
+    theirs = "|Reverse-mode differentiation does not work" if row.foreign_state else ""
+    with pytest.raises(ValueError, match=r"unrolled.*does not pass through.*implicit" + theirs):
         jax.grad(_directional(row, differentiate="unrolled", max_steps=5))(*family_args())
 
 
-# -- precision ----------------------------------------------------------------------------------------
+# -- precision -------------------------------------------------------------------------------------
+
+
+def _floats(tree):
+    """The floating dtypes in a tree."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(tree)}
+    return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)}
 
 
 @pytest.mark.parametrize(("row", "case"), pairs(float32=True), ids=str)
@@ -321,8 +339,9 @@ def test_float32(row, case):
     assert gradient <= (1e-2 if sol.status == Status.CONVERGED else 1e-1)
     assert bool(jnp.isfinite(sol.value))
     assert bool(jnp.all(jnp.isfinite(sol.x)))
-    floats = [leaf for leaf in jax.tree.leaves(sol) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert {leaf.dtype for leaf in floats} == {np.dtype(np.float32)}
+    assert _floats(dataclasses.replace(sol, state=None if row.foreign_state else sol.state)) == {
+        np.dtype(np.float32)
+    }
     if case.minima:  # a gradient of 1e-3 leaves 1e-6 over the curvature, at least 1e-3 here
         assert min(abs(sol.value - m) / (1 + abs(m)) for m in case.minima) <= 1e-3
 
@@ -337,11 +356,11 @@ def test_state_keeps_structure_shapes_and_dtypes(row, dtype):
     assert jax.tree.structure(before) == jax.tree.structure(after)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
-    floats = [leaf for leaf in jax.tree.leaves(after) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert {leaf.dtype for leaf in floats} == {np.dtype(dtype)}
+    if not row.foreign_state:
+        assert _floats(after) == {np.dtype(dtype)}
 
 
-# -- compilation --------------------------------------------------------------------------------------
+# -- compilation -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -356,12 +375,13 @@ def test_second_call_compiles_nothing(row, compilations):
         problem, solver = jol.Problem(objective), family_solver(row)  # built anew each time
         return jol.solve(problem, x0, args, solver=solver, tol=tol, max_steps=row.max_steps)
 
-    first = jax.block_until_ready(run(FAR, family_args(), 1e-3))
+    starts = [np.array([1.0, 1.0]), FAR, NEAR]
+    args = [family_args(0.9, CENTRE + 1), family_args(), family_args(0.7)]
+    first = jax.block_until_ready(run(starts[0], args[0], 1e-3))
     assert len(traces) == 1
-    others = [(NEAR, family_args(0.7)), (np.array([1.0, 1.0]), family_args(0.9, CENTRE + 1))]
     with compilations() as count:
-        for x0, args in others:
-            second = jax.block_until_ready(run(x0, args, 1e-4))
+        for i in (1, 2):
+            second = jax.block_until_ready(run(starts[i], args[i], 1e-4))
     assert count.programs == 0
     assert len(traces) == 1
     assert first.status == second.status == Status.CONVERGED

@@ -20,5 +20,7 @@ def test_notebook_runs_and_is_committed_with_outputs(path):
             assert old.source == new.source
             assert [o.output_type for o in old.outputs] == [o.output_type for o in new.outputs]
             assert all(o.output_type != "error" for o in new.outputs)
-    pictures = [o for c in fresh.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        o for c in fresh.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})
+    ]
     assert pictures

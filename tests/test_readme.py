@@ -18,9 +18,12 @@ def users_settings(monkeypatch):
     import matplotlib as mpl
 
     mpl.use("Agg")
-    with jax.experimental.enable_x64(False) if not hasattr(jax, "enable_x64") else jax.enable_x64(
-        False
-    ), jax.numpy_dtype_promotion("standard"):
+    with (
+        jax.experimental.enable_x64(False)
+        if not hasattr(jax, "enable_x64")
+        else jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+    ):
         yield
 
 
