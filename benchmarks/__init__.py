@@ -1,1 +1,1 @@
-"""Ours and the peers on the same problems, under the same judge: `python -m benchmarks [NAME ...]`."""
+"""Ours and the peers, same problems, same judge: `python -m benchmarks [NAME ...]`."""

@@ -1,13 +1,18 @@
-"""`python -m benchmarks [--quick] [NAME ...]`: run the benchmarks, rewrite their tables in README.md."""
+"""`python -m benchmarks [--quick] [NAME ...]`: run them, rewrite README.md."""
 
+import os
 import sys
 
-import jax
-
-from . import harness
+# JAX and SciPy share OpenBLAS, whose second thread spins: on a busy machine that costs small
+# factorisations a factor of up to 50.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if __name__ == "__main__":
+    import jax
+
+    from . import harness
+
     jax.config.update("jax_enable_x64", True)
-    from . import batch, dense_limit, implicit, imports, lbfgs, smooth  # noqa: F401  (they register)
+    from . import batch, dense_limit, implicit, imports, lbfgs, smooth  # noqa: F401 (they register)
 
     sys.exit(harness.main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Timing, the judge, tables, and the README: all that a benchmark needs besides its problem.
 
-    @benchmark("name", "what it asks")        # a row in TABLE; picked up by `python -m benchmarks`
-    def name(quick: bool) -> list[str]: ...   # Markdown blocks, written between its markers
+@benchmark("name", "what it asks")        # a row in TABLE; picked up by `python -m benchmarks`
+def name(quick: bool) -> list[str]: ...   # Markdown blocks, written between its markers
 """
 
 import argparse
@@ -159,7 +159,7 @@ def ratio(times: np.ndarray, base: np.ndarray) -> float:
 
 
 def compile_cpu_seconds(make: Callable[[], Callable], *inputs: Any, samples: int = 3) -> float:
-    """CPU-seconds of the first call of a fresh `jax.jit(make())`, minus a warm one; caches empty."""
+    """CPU-seconds of a first call of `jax.jit(make())`, minus a warm one; caches empty."""
     found = []
     for _ in range(samples):
         jax.clear_caches()
@@ -194,7 +194,8 @@ class Verdict(NamedTuple):
     """What is true of an answer, whatever its solver says.
 
     `gradient` is ||grad f||_inf and `start` the same at x0; `near` whether f is within
-    1e-6 max(1, |f*|) of a known local minimum f*, `near_scaled` within 1e-6 max(1, |f*|, f(x0) - f*).
+    1e-6 max(1, |f*|) of a known local minimum f*, `near_scaled` within
+    1e-6 max(1, |f*|, f(x0) - f*).
     Where no minimum is known both are True.
     """
 

@@ -1,11 +1,11 @@
-"""Every solver behind one signature: `make(fun, tol, max_steps)` -> `run(x0, *args)` -> `(x, Info)`.
+"""Every solver behind one signature: `make(fun, tol, max_steps)`, `run(x0, *args)`, `(x, Info)`.
 
 Each is asked for what lets it reach a gradient of `tol`, in its own terms:
 
     jaxopt_lite    tol on ||grad f||_inf                      the judge's own test
     JAXopt         tol on ||grad f||_2                        a little stricter, up to sqrt(n)
-    Optimistix     rtol = atol = tol / 100 on changes of x, f (its test is Cauchy's; it has no other)
-    optax          tol on ||grad f||_inf                      the loop is written here, as optax's docs do
+    Optimistix     rtol = atol = tol / 10,000 on changes of x and f, its only test
+    optax          tol on ||grad f||_inf                      the loop of optax's docs, written here
     jax.scipy      gtol on ||grad f||_inf
     SciPy          gtol (inf-norm; 2-norm in trust-exact), ftol = 0; derivatives are jitted JAX
 """
@@ -27,7 +27,7 @@ import jaxopt_lite as jol
 
 
 class Info(NamedTuple):
-    """What a solver says: whether it converged, its iterations and evaluations of f (-1: unknown)."""
+    """What a solver says: has it converged, its iterations and evaluations of f (-1: unknown)."""
 
     claims: Any
     iterations: Any
@@ -58,9 +58,7 @@ def ours(name: str, solver: jol.Solver | None, **options: Any) -> Peer:
         problem = jol.Problem(fun)
 
         def run(x0, *args):
-            s = jol.solve(
-                problem, x0, args, solver=solver, tol=tol, max_steps=max_steps, **options
-            )
+            s = jol.solve(problem, x0, args, solver=solver, tol=tol, max_steps=max_steps, **options)
             return s.x, Info(s.success, s.state.accepted, s.steps)
 
         return run
@@ -94,7 +92,7 @@ def optimistix_peer(name: str, cls: type) -> Peer:
             return fun(y, *args)
 
         def run(x0, *args):
-            solver = cls(rtol=tol / 100, atol=tol / 100)
+            solver = cls(rtol=tol / 1e4, atol=tol / 1e4)
             s = optx.minimise(objective, solver, x0, args, max_steps=max_steps, throw=False)
             steps = s.stats["num_steps"]
             return s.value, Info(s.result == optx.RESULTS.successful, steps, steps)
@@ -128,7 +126,7 @@ def _optax_lbfgs(fun, tol, max_steps):
             searched = optax.tree.get(state, "num_linesearch_steps")
             return optax.apply_updates(x, updates), state, evaluations + searched
 
-        start = (x0, optimiser.init(x0), jnp.int32(1))
+        start = (x0, optimiser.init(x0), jnp.asarray(1))
         x, state, evaluations = jax.lax.while_loop(going, advance, start)
         return x, Info(size(state) <= tol, optax.tree.get(state, "count"), evaluations)
 
@@ -137,9 +135,7 @@ def _optax_lbfgs(fun, tol, max_steps):
 
 def _jax_scipy_bfgs(fun, tol, max_steps):
     def run(x0, *args):
-        r = jso.minimize(
-            fun, x0, args, method="BFGS", tol=tol, options={"maxiter": max_steps}
-        )
+        r = jso.minimize(fun, x0, args, method="BFGS", tol=tol, options={"maxiter": max_steps})
         return r.x, Info(r.success, r.nit, r.nfev)
 
     return run
