@@ -16,7 +16,7 @@ def notebooks() -> list[pathlib.Path]:
 def execute(path: pathlib.Path) -> nbformat.NotebookNode:
     """The notebook with fresh outputs; raises where a cell does."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", coalesce_streams=True)
     client.execute(cwd=str(path.parent))
     for cell in notebook.cells:  # what differs from run to run does not belong into the file
         cell.metadata.pop("execution", None)
