@@ -1,7 +1,7 @@
-"""The line-search skeleton: accept and reject are here, once; a method is a `Direction`.
+"""The line-search skeleton: accept and reject are here, once; a method is a direction.
 
     evaluate f, g at x + t d  ->  accept?  yes: remember (s, y), new direction, t = 1
-                                           no:  narrow or widen the bracket, new t
+                                           no:  a shorter or longer t, by a cubic
 
 One evaluation a step, accepted or not, so that the lanes of a batch never wait for each other's
 searches; the first step evaluates the start. The objective stands once in the compiled program.
@@ -54,9 +54,9 @@ class LineSearch(Solver):
     """x <- x + t d with t by the Wolfe conditions. A subclass says how d is found.
 
     It has `start_memory(x)`, `remember(memory, pair, accept)` and `direct(memory, gradient)` -> d,
-    scaled so that t = 1 is the first trial.
-    Sufficient decrease is f(x + t d) <= f + c1 t g'd or, within rounding of f, the approximate
-    Wolfe condition of Hager and Zhang (2005), without which a search stalls at |g| = sqrt(eps).
+    scaled so that t = 1 is the first trial. Sufficient decrease is f(x + t d) <= f + c1 t g'd or,
+    within rounding of f, the approximate Wolfe condition of Hager and Zhang (2005), without which a
+    search stalls at |g| = sqrt(eps).
 
     The curvature condition is the weak one: it makes s'y > 0, which is what quasi-Newton methods
     need, and asks for fewer evaluations than the strong one (2,400 against 2,437 over the 38 test
