@@ -26,8 +26,8 @@ from .tracing import Traced, hoist
 PyTree = Any
 LinearSolver = str | Callable[[Callable[[Array], Array], Array], Array]
 LINEAR_SOLVERS = ("auto", "dense", "cg", "minres", "gmres")
-# Where CG on products overtakes one factorisation: at 100 variables when well-conditioned (35
-# products), at 1,400 with features of scales 1 to 1/30 (200 products); benchmarks/README.md.
+# Where CG on products overtakes one factorisation: at 100 variables when well-conditioned (28
+# products), at 1,400 with features of scales 1 to 1/30 (150 products); benchmarks/README.md.
 DENSE_LIMIT = 512
 
 
@@ -45,7 +45,8 @@ class Implicit:
         unfinished: what the derivative of an answer that is not CONVERGED is: "nan", or "allow"
             for the formula's value at the point reached, which is only as good as that point.
 
-    A matrix-free solve that misses its tolerance gives NaN: no derivative is silently wrong.
+    A matrix-free solve that misses its tolerance gives NaN. One that meets it is as accurate as the
+    bound above says: in float32 that is little from condition 1e5 on, where "dense" does better.
 
     """
 
