@@ -11,21 +11,19 @@ from .line_search import LineSearch, first_length, first_scale
 
 
 class LBFGSMemory(NamedTuple):
-    """The last m pairs, in slots that are reused in turn; an empty slot holds zeros."""
+    """The last m pairs, scaled to s_i'y_i = 1, in slots reused in turn; an empty slot is zeros."""
 
-    steps: Array  # S (m, n), rows s_i
-    changes: Array  # Y (m, n), rows y_i
+    steps: Array  # S (m, n), rows s_i / sqrt(s_i'y_i)
+    changes: Array  # Y (m, n), rows y_i / sqrt(s_i'y_i)
     inverse: Array  # R^-1 (m, m), where R_ij = s_i'y_j for pair i not younger than j, else 0
-    diagonal: Array  # D (m,), s_i'y_i
     scale: Array  # gamma, the inverse curvature in unseen directions
-    slot: Array  # where the next pair goes; unsigned, so that it needs no wrapping around
 
 
 @solver()
 class LBFGS(LineSearch):
     """Limited-memory BFGS with a Wolfe search, one evaluation of f and grad f a step.
 
-    d = -H g with H = V' gamma V + S' R^-T D R^-1 S and V = I - Y' R^-1 S; rows of S, Y are pairs.
+    d = -H g with H = V' gamma V + S' R^-T R^-1 S and V = I - Y' R^-1 S; rows of S, Y are pairs.
     A new pair appends a column to R^-1, the oldest takes its row and column along: no triangular
     solve, no loop over pairs, 5mn multiplications a step. Pairs with s'y <= 0 are skipped, so H
     stays positive definite. Superlinear in practice; first-order: it can stop at a saddle point if
@@ -48,35 +46,46 @@ class LBFGS(LineSearch):
         """No pairs."""
         m, dtype = self.memory, x.dtype
         pairs = jnp.zeros((m, x.shape[0]), dtype)
-        square, slot = jnp.zeros((m, m), dtype), jnp.zeros((), jnp.uint32)
-        return LBFGSMemory(pairs, pairs, square, jnp.zeros(m, dtype), first_length(x), slot)
+        return LBFGSMemory(pairs, pairs, jnp.zeros((m, m), dtype), first_length(x))
 
     def remember(self, memory, pair, accept):
-        """Put (s, y) into the next slot, in place of the oldest pair, unless s'y <= 0."""
-        s, y, sy, slot = pair.s, pair.y, pair.sy, memory.slot
-        bent, yy = accept & (sy > 0), y @ y
-        here = jnp.arange(self.memory, dtype=jnp.uint32) == slot
-        here = here.astype(y.dtype)
-        kept = 1 - here  # the other slots
-        column = (here - kept * (memory.inverse @ (kept * (memory.steps @ y)))) / sy
-        inverse = memory.inverse * jnp.outer(kept, kept) + jnp.outer(column, here)
-        unbent = choose(accept, memory.scale * jnp.maximum(2, pair.step), memory.scale)
-        unbent = choose(pair.first, first_scale(memory.scale, yy), unbent)
-        return LBFGSMemory(
-            steps=_put(memory.steps, s, slot, bent),
-            changes=_put(memory.changes, y, slot, bent),
-            inverse=choose(bent, inverse, memory.inverse),
-            diagonal=choose(bent, memory.diagonal * kept + sy * here, memory.diagonal),
-            scale=choose(bent, sy / yy, unbent),
-            slot=choose(bent, choose(slot == self.memory - 1, 0, slot + 1), slot),
-        )
+        """Put (s, y) into the next slot, in place of the oldest pair; zeros unless s'y > 0."""
+        y, sy = pair.y, pair.sy
+        bent, yy = sy > 0, y @ y
+        slot = lax.rem(pair.index.astype(jnp.uint32), jnp.uint32(self.memory))
+        slots = jnp.arange(self.memory, dtype=jnp.uint32)
+        here, others = (slots == slot).astype(y.dtype), (slots != slot).astype(y.dtype)
+        shrink = choose(bent, lax.rsqrt(sy), jnp.zeros_like(sy))
+        steps = _put(memory.steps, shrink * pair.s, slot, accept)
+        changes = _put(memory.changes, shrink * y, slot, accept)
+        kept = memory.inverse * _down(others) * _across(others)
+        # By S after the change, whose new row meets zeros, so that the old S needs no copy.
+        column = here - shrink * jnp.sum(kept * _across(steps @ y), 1)
+        inverse = kept + _down(column) * _across(here)
+        unbent = memory.scale * jnp.maximum(2, pair.step)
+        unbent = choose(pair.index < 0, first_scale(memory.scale, yy), unbent)
+        scale = choose(accept, choose(bent, sy / yy, unbent), memory.scale)
+        return LBFGSMemory(steps, changes, choose(accept, inverse, memory.inverse), scale)
 
     def direct(self, memory, gradient):
         """-H g."""
-        p = memory.inverse @ (memory.steps @ gradient)
+        p = jnp.sum(memory.inverse * _across(memory.steps @ gradient), 1)
         z = p @ memory.changes - gradient
-        q = (memory.diagonal * p + memory.scale * (memory.changes @ z)) @ memory.inverse
-        return memory.scale * z - q @ memory.steps
+        q = p + memory.scale * (memory.changes @ z)
+        return memory.scale * z - jnp.sum(memory.inverse * _down(q), 0) @ memory.steps
+
+
+# R^-1 is so small that a product fused with what is around it beats a call of BLAS.
+
+
+def _down(v: Array) -> Array:
+    """The square matrix whose columns all are v."""
+    return lax.broadcast_in_dim(v, (v.size, v.size), (0,))
+
+
+def _across(v: Array) -> Array:
+    """The square matrix whose rows all are v."""
+    return lax.broadcast_in_dim(v, (v.size, v.size), (1,))
 
 
 def _put(rows: Array, row: Array, slot: Array, keep: Array) -> Array:

@@ -38,16 +38,16 @@ class LineSearchState(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What a step teaches: s = x_{k+1} - x_k = t d, y = g_{k+1} - g_k, s'y, and t.
+    """What a step teaches: s = x_{k+1} - x_k = t d, y = g_{k+1} - g_k, s'y, t, and k.
 
-    `first` marks the evaluation of the start: s = 0, and y is the gradient there.
+    k = -1 is the evaluation of the start: s = 0, and y is the gradient there.
     """
 
     s: Array
     y: Array
     sy: Array
     step: Array
-    first: Array
+    index: Array
 
 
 class LineSearch(Solver):
@@ -114,8 +114,8 @@ class LineSearch(Solver):
         hopeless = ~accept & ((state.idle == RESTART) | ~(slope0 < 0))
         turn = accept | hopeless
 
-        sy, first = state.step * (slope - slope0), state.accepted < 0
-        pair = Pair(move, gradient - state.gradient, sy, state.step, first)
+        sy = state.step * (slope - slope0)
+        pair = Pair(move, gradient - state.gradient, sy, state.step, state.accepted)
         memory = self.remember(state.memory, lax.stop_gradient(pair), accept)
         here = choose(accept, gradient, state.gradient)
         ahead = choose(hopeless, -here, self.direct(memory, here))
