@@ -268,6 +268,16 @@ def test_unrolled_through_a_solver_with_a_loop_of_its_own():
         jol.solve(PROBLEM, X0, solver=jol.TrustRegion("cg"), **options)
 
 
+def test_mesh_with_explicit_axes():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x0 = jax.device_put(X0, sharding)
+    with refused(ValueError, "`x0`", "Explicit", "expect Auto", "axis_types="):
+        jol.solve(PROBLEM, x0)
+    with refused(ValueError, "`args", "Explicit", "expect Auto"):
+        jol.solve(jol.Problem(lambda x, a: jnp.sum((x - a) ** 2)), X0, args=(x0,))
+
+
 def test_unknown_options_of_minimize_are_named_with_those_that_exist():
     with refused(
         TypeError, "unknown options gtol, maxiter", "solver, tol, max_steps", "argument of"

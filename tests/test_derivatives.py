@@ -411,6 +411,22 @@ def test_large_problems_are_differentiated_without_a_matrix():
     np.testing.assert_allclose(run(p), 1 / p, rtol=1e-7)
 
 
+def test_unrolled_derivative_keeps_no_copy_of_the_data():
+    data = jnp.ones((1000, 50))
+    problem = jol.Problem(lambda w, p, data: jnp.mean(jnp.logaddexp(0, -data @ w)) + p * w @ w)
+
+    def scratch(steps):
+        options = {"max_steps": steps, "differentiate": "unrolled"}
+        end = lambda p, data: jnp.sum(
+            jol.solve(problem, jnp.zeros(50), (p, data), jol.LBFGS(), **options).x
+        )
+        compiled = jax.jit(jax.grad(end)).lower(0.1, data).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    a_step = (scratch(20) - scratch(10)) / 10
+    assert a_step < data.nbytes / 10  # the state, 25 vectors of 50, is 1/40 of the data
+
+
 # -- answers that are none -------------------------------------------------------------------------
 
 
@@ -425,6 +441,31 @@ def test_unfinished_solve_has_nan_derivatives():
     assert np.all(np.isnan(jax.jit(jax.jacfwd(lambda p: _cut_short(p).x))(P).diagonal()))
     assert np.all(np.isnan(jax.jit(jax.grad(lambda p: _cut_short(p).value))(P)))
     assert np.all(np.isnan(jax.jit(jax.hessian(lambda p: _cut_short(p).value))(P).diagonal()))
+
+
+STARTS = jnp.array([[1.0], [2.0], [-1.0]])  # the objective below is NaN at the last
+
+
+def _sum_of_the_successful(p, **options):
+    problem = jol.Problem(lambda x, p: jnp.sum(p[0] * jnp.log(x) + 3 * (x - p[1]) ** 2))
+    sol = jax.vmap(lambda x0: jol.solve(problem, x0, (p,), tol=1e-10, **options))(STARTS)
+    return jnp.sum(jnp.where(sol.success, sol.x[:, 0] + sol.value, 0))
+
+
+@pytest.mark.parametrize("steps", [4, 1000])
+def test_failed_lane_that_is_masked_out_spoils_no_gradient(steps):
+    """With 4 steps a lane ends at a point that is finite; the other at a NaN in any case."""
+    at, options = jnp.array([0.3, 1.0]), {"max_steps": steps, "solver": jol.TrustRegion("exact")}
+    total = lambda p: _sum_of_the_successful(p, **options)
+    reverse, forward = jax.jit(jax.grad(total))(at), jax.jit(jax.jacfwd(total))(at)
+    np.testing.assert_allclose(reverse, forward, rtol=1e-9)
+    curvature = jax.jit(jax.hessian(total))(at)
+    np.testing.assert_allclose(curvature, curvature.T, rtol=1e-7, atol=1e-9)
+    # x solves 6 x (x - p1) + p0 = 0, and the value moves by the envelope theorem.
+    x, lanes = float((1 + np.sqrt(0.8)) / 2), 1 if steps == 4 else 2
+    dx = np.array([-1, 6 * x]) / (12 * x - 6)
+    expected = lanes * (dx + np.array([np.log(x), -6 * (x - 1)]))
+    np.testing.assert_allclose(reverse, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("linear_solver", ["dense", "cg", "minres", "gmres"])

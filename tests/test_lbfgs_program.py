@@ -136,5 +136,5 @@ def test_pair_without_curvature_is_not_remembered():
     assert np.count_nonzero(after.steps) == np.count_nonzero(after.changes) == 1
     same = after._replace(scale=memory.scale)
     np.testing.assert_array_equal(solver.direct(same, gradient), solver.direct(memory, gradient))
-    emptied = solver.remember(after, bad._replace(index=jnp.int32(2)), yes)
+    emptied = solver.remember(after, bad._replace(number=jnp.int32(2)), yes)
     assert not np.any(emptied.steps)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 from .problem import Problem
 
@@ -34,6 +35,18 @@ def args_tuple(args: Any) -> None:
                 f"`args{jax.tree_util.keystr(path)}` must be an array or a number, but "
                 f"{_article(leaf)} came. Let the objective close over what is not data."
             )
+        _implicit_axes(f"`args{jax.tree_util.keystr(path)}`", leaf)
+
+
+def _implicit_axes(label: str, leaf: Any) -> None:
+    """An array over a mesh must leave the sharding of what is computed from it to the compiler."""
+    mesh = getattr(jax.typeof(leaf).sharding, "mesh", None)
+    if mesh is not None and AxisType.Explicit in mesh.axis_types:
+        raise ValueError(
+            f"{label} is sharded over a mesh with Explicit axes ({mesh.axis_names}), where every "
+            "operation must state its sharding; solvers expect Auto axes. Make the mesh by "
+            "`jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))`."
+        )
 
 
 def start(name: str, x: PyTree) -> PyTree:
@@ -51,6 +64,7 @@ def start(name: str, x: PyTree) -> PyTree:
                 f"{label} must be a floating array, but a {type(leaf).__name__} came. "
                 "Pass arrays, or pytrees of them."
             )
+        _implicit_axes(label, leaf)
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(

@@ -90,14 +90,25 @@ class Implicit:
 
 
 def linear_solve(
-    matvec: Callable[[Array], Array], rhs: Array, symmetric: bool, how: Implicit
+    matvec: Callable[[Array], Array], rhs: Array, symmetric: bool, how: Implicit, finished: Array
 ) -> Array:
-    """A^-1 b as a differentiable, transposable operation on what `matvec` and `rhs` depend on."""
+    """A^-1 b as a differentiable, transposable operation on what `matvec` and `rhs` depend on.
+
+    Where not `finished` it is NaN, and so is its transpose, but for a cotangent of zero: who masks
+    a failed lane out of a sum gets the derivative of the others.
+    """
 
     def solve(product, b):
-        return how.solve(product, b, symmetric)
+        return jnp.where(finished, how.solve(product, b, symmetric), jnp.nan)
 
-    return lax.custom_linear_solve(matvec, rhs, solve, transpose_solve=solve, symmetric=symmetric)
+    def transpose_solve(product, ct):
+        unfinished = jnp.where(jnp.all(ct == 0), 0, jnp.nan)
+        return jnp.where(finished, how.solve(product, ct, symmetric), unfinished)
+
+    return lax.custom_linear_solve(matvec, rhs, solve, transpose_solve, symmetric)
+
+
+_IDENTITY = Implicit(linear_solver=lambda matvec, rhs: rhs)
 
 
 # -- the rule -------------------------------------------------------------------------------------
@@ -128,10 +139,10 @@ def _attach_jvp(optimality, symmetric, how, primals, tangents):
     if not moved:
         return x, jnp.zeros_like(x)
     primal, tangent = zip(*moved, strict=True)
-    _, push = jax.jvp(lambda *leaves: optimality(x, rebuild(leaves)), primal, tangent)
-    matvec = jax.linearize(lambda y: optimality(y, params), x)[1]
-    dx = linear_solve(matvec, -push, symmetric, how)
-    return x, dx * _nan_unless(finished, dx.dtype)
+    here = _defined(lambda y: optimality(y, params), x, finished)
+    _, push = jax.jvp(lambda *leaves: optimality(here, rebuild(leaves)), primal, tangent)
+    matvec = jax.linearize(lambda y: optimality(y, params), here)[1]
+    return x, linear_solve(matvec, -push, symmetric, how, finished)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -158,8 +169,19 @@ def _attach_value_jvp(lagrangian, primals, tangents):
     if not moved:
         return value, jnp.zeros_like(value)
     primal, tangent = zip(*moved, strict=True)
-    _, push = jax.jvp(lambda *leaves: lagrangian(point, rebuild(leaves)), primal, tangent)
-    return value, push * _nan_unless(finished, push.dtype)
+    here = _defined(lambda y: lagrangian(y, params), point, finished)
+    _, push = jax.jvp(lambda *leaves: lagrangian(here, rebuild(leaves)), primal, tangent)
+    return value, linear_solve(lambda v: v, push, True, _IDENTITY, finished)
+
+
+def _defined(function: Callable[[PyTree], Array], x: PyTree, finished: Array) -> PyTree:
+    """`x`; where not `finished`, held fixed, and 1 if `function` is not finite: 0 * NaN is NaN.
+
+    What is computed there meets a derivative that is NaN, or zero because it was masked out.
+    """
+    fine = jnp.all(jnp.isfinite(function(x)))
+    held = jax.tree.map(lambda leaf: lax.stop_gradient(jnp.where(fine, leaf, 1)), x)
+    return jax.tree.map(lambda leaf, still: jnp.where(finished, leaf, still), x, held)
 
 
 def _perturbed(params: PyTree, tangents: PyTree):
@@ -176,11 +198,6 @@ def _perturbed(params: PyTree, tangents: PyTree):
         )
 
     return moved, rebuild
-
-
-def _nan_unless(finished: Array, dtype) -> Array:
-    """A factor, so that it survives transposition, where adding NaN would not."""
-    return jnp.where(finished, 1.0, jnp.nan).astype(dtype)
 
 
 # -- for solvers of the user's own -----------------------------------------------------------------

@@ -62,8 +62,8 @@ def iterate(
     def masked(run: Run, _: None) -> tuple[Run, None]:
         return lax.cond(run.status == Status.RUNNING, advance, lambda same: same, run), None
 
-    if unrolled:
-        end = lax.scan(masked, start, length=int(max_steps))[0]
+    if unrolled:  # the backward pass evaluates a step again: memory is one state a step
+        end = lax.scan(jax.checkpoint(masked), start, length=int(max_steps))[0]
     else:
         end = lax.while_loop(lambda run: run.status == Status.RUNNING, advance, start)
     return end, _report(solver, problem, end.state, args)

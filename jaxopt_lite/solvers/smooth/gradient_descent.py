@@ -71,7 +71,7 @@ class GradientDescent(LineSearch):
         longer = memory.scale * jnp.maximum(4, pair.step)
         scale = choose(pair.sy > 0, pair.s @ pair.s / pair.sy, longer)
         scale = choose(accept, scale, memory.scale)
-        return Curvature(choose(pair.index < 0, first_scale(memory.scale, pair.y @ pair.y), scale))
+        return Curvature(choose(pair.number < 0, first_scale(memory.scale, pair.y @ pair.y), scale))
 
     def direct(self, memory, gradient):
         """-t g."""

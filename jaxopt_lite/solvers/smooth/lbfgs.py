@@ -52,7 +52,7 @@ class LBFGS(LineSearch):
         """Put (s, y) into the next slot, in place of the oldest pair; zeros unless s'y > 0."""
         y, sy = pair.y, pair.sy
         bent, yy = sy > 0, y @ y
-        slot = lax.rem(pair.index.astype(jnp.uint32), jnp.uint32(self.memory))
+        slot = lax.rem(pair.number.astype(jnp.uint32), jnp.uint32(self.memory))
         slots = jnp.arange(self.memory, dtype=jnp.uint32)
         here, others = (slots == slot).astype(y.dtype), (slots != slot).astype(y.dtype)
         shrink = choose(bent, lax.rsqrt(sy), jnp.zeros_like(sy))
@@ -63,7 +63,7 @@ class LBFGS(LineSearch):
         column = here - shrink * jnp.sum(kept * _across(steps @ y), 1)
         inverse = kept + _down(column) * _across(here)
         unbent = memory.scale * jnp.maximum(2, pair.step)
-        unbent = choose(pair.index < 0, first_scale(memory.scale, yy), unbent)
+        unbent = choose(pair.number < 0, first_scale(memory.scale, yy), unbent)
         scale = choose(accept, choose(bent, sy / yy, unbent), memory.scale)
         return LBFGSMemory(steps, changes, choose(accept, inverse, memory.inverse), scale)
 

@@ -47,7 +47,7 @@ class Pair(NamedTuple):
     y: Array
     sy: Array
     step: Array
-    index: Array
+    number: Array
 
 
 class LineSearch(Solver):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ...core import solver, static
 from .first_order import FirstOrder
@@ -32,6 +33,23 @@ class Optax(FirstOrder):
                 "Optax(transformation=...) must be an optax.GradientTransformation, but a "
                 f"{type(self.transformation).__name__} came. Write `Optax(optax.adam(1e-2))`."
             )
+
+    def unrolls(self, size: int) -> bool:
+        """Not if the update has a loop of its own, as optax's line searches do."""
+        x = jnp.zeros(size)
+
+        def update(x):
+            import optax
+
+            extended = optax.with_extra_args_support(self.transformation)
+            extra = {"value": jnp.sum(x), "grad": x, "value_fn": jnp.sum}
+            return extended.update(x, self.transformation.init(x), x, **extra)[0]
+
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                return "while[" not in str(jax.make_jaxpr(update)(x))
+        except Exception:  # it wants the user's own pytree, as masks and labels do
+            return True
 
     def start_memory(self, problem, x):
         """Optax's own state."""

@@ -20,6 +20,9 @@ from ...core import Point, Report, Residuals, Solver, Status, solver, static
 from ...linalg import choose, norm_inf, psd_factor, safe_norm, spectrum
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
+# Largest relative residual of a truncated step. Over the 41 test problems 0.5 cost 2,799 steps and
+# 8,268 products and never got to the minimum of Meyer's; 0.01 costs 1,873 and 7,401, and does.
+FORCING = 0.01
 
 
 class Proposal(NamedTuple):
@@ -296,14 +299,14 @@ def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Pro
 
     With `probe`, b is a fixed random direction in place of g: not a step towards a smaller gradient
     but a search of the Krylov space of b for negative curvature, which is followed if found.
-    At most min(n, 200) products; relative residual min(1/2, sqrt|g|). Source: Steihaug (1983).
+    At most min(n, 200) products; relative residual min(0.01, sqrt|g|). Source: Steihaug (1983).
     """
     n, dtype = gradient.shape[0], gradient.dtype
     root = float(jnp.finfo(dtype).eps) ** 0.5
     random = jax.random.normal(jax.random.key(0), (n,), dtype)
     b = jnp.where(probe, random / jnp.linalg.norm(random), gradient)
     norm = jnp.linalg.norm(b)
-    target = jnp.where(probe, root**0.5, jnp.minimum(0.5, jnp.sqrt(norm))) * norm
+    target = jnp.where(probe, root**0.5, jnp.minimum(FORCING, jnp.sqrt(norm))) * norm
 
     def going(k: _Krylov):
         return (jnp.linalg.norm(k.r) > target) & (k.products < min(n, 200)) & ~k.stop
