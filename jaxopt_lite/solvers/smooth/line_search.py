@@ -31,6 +31,7 @@ class LineSearchState(NamedTuple):
     reference: Array | None  # None: f must fall below f_k; else below this average of the past
     memory: Any  # of the direction
     direction: Array  # d_k
+    bend: Array | None  # d_k'Hd_k, where the method knows and uses it
     accepted: Array  # number of accepted steps; -1 before the start is evaluated
     # the search along d_k, changed at each evaluation
     step: Array  # the next trial t
@@ -57,6 +58,11 @@ class LineSearch(Solver):
     scaled so that t = 1 is the first trial. Sufficient decrease is f(x + t d) <= f + c1 t g'd or,
     within rounding of f, the approximate Wolfe condition of Hager and Zhang (2005), without which a
     search stalls at |g| = sqrt(eps).
+
+    A method with second derivatives overrides `learn` instead of `remember`, and gives d'Hd as
+    `bend(memory)`: where that is negative, decrease is measured against t g'd + t^2 d'Hd / 2, so
+    that g'd may be 0. It also says whether it is `settled(memory)`. Source for such searches:
+    Moré & Sorensen (1979).
 
     The curvature condition is the weak one: it makes s'y > 0, which is what quasi-Newton methods
     need, and asks for fewer evaluations than the strong one (2,400 against 2,437 over the 38 test
@@ -85,19 +91,35 @@ class LineSearch(Solver):
         """The direction d."""
         raise NotImplementedError
 
+    # -- for second derivatives, optional -----------------------------------------------------
+
+    def learn(self, problem, memory: Any, pair: Pair, x: Array, gradient: Array, accept, args):
+        """The memory after a trial; `x` is where we stand now, with its gradient."""
+        return self.remember(memory, pair, accept)
+
+    def bend(self, memory: Any) -> Array | None:
+        """The curvature d'Hd of the newest d; None: not used."""
+        return None
+
+    def settled(self, memory: Any) -> Array | bool:
+        """False while there is a reason not to stop although the gradient is small."""
+        return True
+
     # -- the protocol -------------------------------------------------------------------------
 
     def init(self, problem, point, args):
         """At the start, nothing evaluated."""
         x = point.x
         zero, infinite = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
+        memory = self.start_memory(x)
         return LineSearchState(
             point=point,
             value=infinite,
             gradient=jnp.zeros_like(x),
             reference=infinite if self.averaging else None,
-            memory=self.start_memory(x),
+            memory=memory,
             direction=jnp.zeros_like(x),
+            bend=None if self.bend(memory) is None else zero,
             accepted=jnp.int32(-1),
             step=zero,
             idle=jnp.int32(0),
@@ -110,26 +132,32 @@ class LineSearch(Solver):
         value, gradient = problem.value_and_gradient(x, args)
         slope0, slope = state.gradient @ d, gradient @ d
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(value)  # rounding of f
-        decrease, accept = self._judge(state, slope0, value, slope, noise)
-        hopeless = ~accept & ((state.idle == RESTART) | ~(slope0 < 0))
+        model = slope0  # of the fall for a unit of t
+        if state.bend is not None:
+            model = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
+        decrease, accept = self._judge(state, slope0, model, value, slope, noise)
+        hopeless = ~accept & ((state.idle == RESTART) | ~(model < 0))
         turn = accept | hopeless
 
         sy = state.step * (slope - slope0)
         pair = Pair(move, gradient - state.gradient, sy, state.step, state.accepted)
-        memory = self.remember(state.memory, lax.stop_gradient(pair), accept)
+        new = choose(accept, x, state.point.x)
         here = choose(accept, gradient, state.gradient)
+        pair = lax.stop_gradient(pair)
+        memory = self.learn(problem, state.memory, pair, new, here, accept, args)
         ahead = choose(hopeless, -here, self.direct(memory, here))
         fall = state.value - value
         search = lax.stop_gradient((state.step, fall, slope0, slope))
         trial = _next_trial(*search, decrease & (slope < 0))
         fallen = accept & (fall > noise)
         return LineSearchState(
-            point=state.point._replace(x=choose(accept, x, state.point.x)),
+            point=state.point._replace(x=new),
             value=choose(accept, value, state.value),
             gradient=here,
             reference=self._reference(state, value, accept),
             memory=memory,
             direction=choose(turn, ahead, d),
+            bend=self._bend(state, memory, accept, hopeless),
             accepted=choose(accept, state.accepted + 1, state.accepted),
             step=choose(turn, 1, trial),
             idle=choose(fallen, 0, state.idle + 1),
@@ -140,21 +168,27 @@ class LineSearch(Solver):
         running, stalled = jnp.int32(Status.RUNNING), int(Status.STALLED)
         failure = choose(state.idle > PATIENCE, stalled, running)
         residuals = Residuals.unconstrained(state.gradient)
-        return Report(state.point, state.value, residuals, True, failure)
+        return Report(state.point, state.value, residuals, self.settled(state.memory), failure)
 
     # -- the search -----------------------------------------------------------------------------
 
-    def _judge(self, state: LineSearchState, slope0, value, slope, noise):
+    def _judge(self, state: LineSearchState, slope0, model, value, slope, noise):
         """Is there sufficient decrease; is the trial accepted?"""
         c1, c2 = self.sufficient_decrease, self.curvature
         reference = state.value if state.reference is None else state.reference
-        armijo = value <= reference + c1 * state.step * slope0
+        armijo = value <= reference + c1 * state.step * model
         flat = (value <= state.value + noise) & (slope <= (2 * c1 - 1) * slope0)
         decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
         bent = (slope >= c2 * slope0) | (state.idle > EASY)
         return decrease, decrease & bent
+
+    def _bend(self, state: LineSearchState, memory: Any, accept: Array, hopeless: Array):
+        """The next direction's d'Hd; 0 for minus the gradient, which is judged by its slope."""
+        if state.bend is None:
+            return None
+        return choose(hopeless, 0, choose(accept, self.bend(memory), state.bend))
 
     def _reference(self, state: LineSearchState, value: Array, accept: Array):
         """The average of past values, exponentially forgotten."""

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
 from ...linalg import choose, norm_inf, psd_factor, safe_norm, spectrum
+from .line_search import Pair
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
 # Largest relative residual of a truncated step. Over the 41 test problems 0.5 cost 2,799 steps and
@@ -44,7 +45,7 @@ class TrustRegionState(NamedTuple):
     accepted: Array  # number of accepted steps; -1 before the start is evaluated
     # the next trial
     proposal: Proposal
-    radius: Array
+    radius: Array  # or what plays its part
     # giving up
     least: Array  # smallest ||g||_inf so far
     idle: Array  # accepted steps since the last progress
@@ -53,6 +54,9 @@ class TrustRegionState(NamedTuple):
 
 class TrustRegionSkeleton(Solver):
     """x <- x + p where p minimises a model within a radius. A subclass says `model` and `propose`.
+
+    Optional: `learn`, for models that grow from trials and not from the problem alone;
+    `first_size` and `resize`, for a size that is not a radius, such as a weight on |p|^3.
 
     Unrolled derivatives pass through Newton steps, and so converge quadratically too; they hold the
     radius fixed, and the model of steps that end on it.
@@ -70,6 +74,26 @@ class TrustRegionSkeleton(Solver):
         """The `Proposal`: a (nearly) best step of the model within the radius."""
         raise NotImplementedError
 
+    def learn(self, problem, model: Any, pair: Pair, x: Array, gradient: Array, accept, args):
+        """The model after a trial, accepted or not; `x` is where we stand now."""
+        return lax.cond(accept, lambda: self.model(problem, x, args), lambda: model)
+
+    def first_size(self, x: Array, gradient: Array) -> Array:
+        """The first radius, or what plays its part, at the start and its gradient."""
+        return 0.25 * jnp.maximum(1, jnp.linalg.norm(x))
+
+    def resize(self, size: Array, ratio: Array, finite: Array, proposal: Proposal) -> Array:
+        """Shrink after a bad prediction, double after a good one that used the whole radius.
+
+        `ratio` is actual over predicted decrease of `proposal`; `finite` is False where there was
+        nothing to measure.
+        """
+        length = jnp.linalg.norm(proposal.step)
+        shrunk = jnp.where(finite, 0.25, 0.1) * length
+        grown = jnp.where(length > 0.8 * size, 2 * size, size)
+        bad = ~finite | (ratio < 0.25)
+        return jnp.where(bad, shrunk, jnp.where(ratio > 0.75, grown, size))
+
     def init(self, problem, point, args):
         """At the start, nothing evaluated."""
         x = point.x
@@ -78,7 +102,7 @@ class TrustRegionSkeleton(Solver):
         return TrustRegionState(
             point=point, value=zero, gradient=jnp.zeros_like(x), model=self.start_model(x),
             accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False)),
-            radius=0.25 * jnp.maximum(1, jnp.linalg.norm(x)), least=inf, idle=count,
+            radius=zero, least=inf, idle=count,
             failure=count + Status.RUNNING,
         )  # fmt: skip
 
@@ -91,12 +115,15 @@ class TrustRegionSkeleton(Solver):
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
         accept = start | (finite & (ratio > 1e-4))
-        radius = jnp.where(start, state.radius, self._radius(state.radius, ratio, finite, p))
 
         new = state._replace(point=state.point._replace(x=x), value=value, gradient=gradient)
         here = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
         x = here.point.x
-        model = lax.cond(accept, lambda: self.model(problem, x, args), lambda: state.model)
+        change = gradient - state.gradient
+        pair = lax.stop_gradient(Pair(p, change, p @ change, jnp.ones_like(value), state.accepted))
+        model = self.learn(problem, state.model, pair, x, here.gradient, accept, args)
+        resized = self.resize(state.radius, ratio, finite, state.proposal)
+        radius = jnp.where(start, self.first_size(x, gradient), resized)
         radius = lax.stop_gradient(radius)
         proposal = self.propose(problem, model, x, here.gradient, radius, args)
 
@@ -121,15 +148,6 @@ class TrustRegionSkeleton(Solver):
         """The last accepted point; settled when the model saw no negative curvature there."""
         residuals = Residuals.unconstrained(state.gradient)
         return Report(state.point, state.value, residuals, state.proposal.settled, state.failure)
-
-    @staticmethod
-    def _radius(radius: Array, ratio: Array, finite: Array, p: Array) -> Array:
-        """Shrink after a bad prediction, double after a good one that used the whole radius."""
-        length = jnp.linalg.norm(p)
-        shrunk = jnp.where(finite, 0.25, 0.1) * length
-        grown = jnp.where(length > 0.8 * radius, 2 * radius, radius)
-        bad = ~finite | (ratio < 0.25)
-        return jnp.where(bad, shrunk, jnp.where(ratio > 0.75, grown, radius))
 
 
 def _agreement(before: Array, after: Array, predicted: Array) -> Array:
