@@ -3,6 +3,7 @@
 from . import implicit
 from .certify import Certificate, CriticalPoint, Kind, certify, classify
 from .core import (
+    Composite,
     Multipliers,
     Point,
     Problem,
@@ -11,7 +12,10 @@ from .core import (
     SolveError,
     Solver,
     Status,
+    fixed_point,
+    least_squares,
     minimize,
+    root,
     solve,
 )
 from .solvers import LBFGS, FixedStep, GradientDescent, Optax, TrustRegion
@@ -21,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LBFGS",
     "Certificate",
+    "Composite",
     "CriticalPoint",
     "FixedStep",
     "GradientDescent",
@@ -37,8 +42,11 @@ __all__ = [
     "TrustRegion",
     "certify",
     "classify",
+    "fixed_point",
     "implicit",
+    "least_squares",
     "minimize",
+    "root",
     "solve",
 ]
 

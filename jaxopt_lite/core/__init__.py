@@ -1,10 +1,11 @@
 """The spine: problems, points, the loop, the verdict, the derivative. It knows no algorithm."""
 
 from . import check
+from .front import fixed_point, least_squares, minimize, root
 from .implicit import Implicit, custom_fixed_point, custom_root
 from .iterate import iterate
-from .problem import Problem
-from .solve import default_solver, minimize, solve
+from .problem import Composite, Problem
+from .solve import default_solver, solve
 from .solver import TABLE, Solver, Stepping, solver, static
 from .stopping import default_tolerance
 from .types import (
@@ -20,6 +21,7 @@ from .types import (
 
 __all__ = [
     "TABLE",
+    "Composite",
     "History",
     "Implicit",
     "Multipliers",
@@ -37,8 +39,11 @@ __all__ = [
     "custom_root",
     "default_solver",
     "default_tolerance",
+    "fixed_point",
     "iterate",
+    "least_squares",
     "minimize",
+    "root",
     "solve",
     "solver",
     "static",

@@ -17,6 +17,7 @@ derivative of the answer. Methods take one array `x` where they return gradients
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +30,60 @@ from .types import Multipliers, Point, Residuals
 
 PyTree = Any
 FEATURES = ("eq", "ineq", "bounds", "nonsmooth")
+# What there is to minimise: a plain objective; outer(inner(x)); a sum over residuals; or nothing,
+# only equations to be met.
+KINDS = ("objective", "composite", "least squares", "equations")
 
 
-class _Fixed:
+@dataclasses.dataclass(frozen=True)
+class Composite:
+    """An objective `outer(inner(x, *args), *args)`, its two parts kept for Gauss-Newton methods.
+
+    With J the Jacobian of `inner` and H the Hessian of `outer`, the Hessian is J'HJ plus terms with
+    the curvature of `inner`. J'HJ is the generalised Gauss-Newton matrix: positive semidefinite for
+    a convex `outer`, and the Fisher matrix if `outer` is the negative log likelihood of a natural
+    parameter, as cross-entropy of logits is. Source: Martens (2020), section 8.
+
+    Args:
+        inner: `inner(x, *args)` -> pytree z, the outputs of a model for instance.
+        outer: `outer(z, *args)` -> real scalar, convex in z.
+        separable: outer(z) is a sum over the entries of z, each convex where it matters: a sum of
+            squares or of robust losses. Then there are residuals for Levenberg and Marquardt.
+
+    """
+
+    inner: Callable[..., PyTree]
+    outer: Callable[..., Array]
+    separable: bool = False
+
+    def __post_init__(self):
+        """Refuse what is not callable."""
+        for name in ("inner", "outer"):
+            if not callable(getattr(self, name)):
+                raise TypeError(
+                    f"Composite({name}=...) must be a function, but a "
+                    f"{type(getattr(self, name)).__name__} came."
+                )
+
+    def __call__(self, x: PyTree, *args: PyTree) -> Array:
+        """The objective's value."""
+        return self.outer(self.inner(x, *args), *args)
+
+
+def half_square(z: PyTree, *args: PyTree) -> Array:
+    """1/2 ||z||^2 over all entries of a pytree."""
+    squares = [0.5 * jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(z)]
+    return functools.reduce(jnp.add, squares)
+
+
+class Fixed:
     """Bounds given as values, made a function of `args` that ignores them; equal only to itself."""
 
     def __init__(self, bounds: tuple[PyTree, PyTree]):
         self.bounds = bounds
 
     def __call__(self, *args: PyTree) -> tuple[PyTree, PyTree]:
+        """The bounds."""
         return self.bounds
 
 
@@ -46,7 +92,9 @@ class Problem:
     """An optimisation problem; see the module docstring for the mathematics and the signs.
 
     Args:
-        objective: `objective(x, *args)` -> real scalar, or `(scalar, aux)` with `has_aux=True`.
+        objective: `objective(x, *args)` -> real scalar, or `(scalar, aux)` with `has_aux=True`. A
+            `Composite` lets Gauss-Newton methods in. None: solve the equations `eq(x, *args) = 0`,
+            as many as unknowns; the value is then 1/2 ||eq||^2.
         eq: `eq(x, *args)` -> array (m,) that is to be 0.
         ineq: `ineq(x, *args)` -> array (p,) that is to be <= 0.
         bounds: `(lower, upper)`, each None, a scalar, or shaped like `x`; or a function of
@@ -62,7 +110,7 @@ class Problem:
 
     """
 
-    objective: Callable[..., Any]
+    objective: Callable[..., Any] | None
     eq: Callable[..., Array] | None = None
     ineq: Callable[..., Array] | None = None
     bounds: Any = None
@@ -73,7 +121,8 @@ class Problem:
         """Check what can be checked without data."""
         for name in ("objective", "eq", "ineq"):
             given = getattr(self, name)
-            if not (callable(given) or (given is None and name != "objective")):
+            optional = name != "objective" or self.eq is not None
+            if not (callable(given) or (given is None and optional)):
                 raise TypeError(
                     f"Problem({name}=...) must be a function `{name}(x, *args)`, but a "
                     f"{type(given).__name__} came."
@@ -84,17 +133,29 @@ class Problem:
                     "Problem(bounds=...) must be a pair `(lower, upper)` or a function of `*args` "
                     f"that returns one, but a {type(self.bounds).__name__} came."
                 )
-            object.__setattr__(self, "bounds", _Fixed(self.bounds))
+            object.__setattr__(self, "bounds", Fixed(self.bounds))
 
     @property
     def features(self) -> frozenset[str]:
-        """Which of eq, ineq, bounds, nonsmooth this problem has."""
-        return frozenset(name for name in FEATURES if getattr(self, name) is not None)
+        """Which of eq, ineq, bounds, nonsmooth this problem has besides what `kind` says."""
+        names = FEATURES if self.kind != "equations" else FEATURES[1:]
+        return frozenset(name for name in names if getattr(self, name) is not None)
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        if self.objective is None:
+            return "equations"
+        if isinstance(self.objective, Composite):
+            return "least squares" if self.objective.separable else "composite"
+        return "objective"
 
     # -- the objective ------------------------------------------------------------------------
 
     def value_and_aux(self, x: PyTree, args: tuple) -> tuple[Array, PyTree]:
         """f(x) and the objective's second output, None if it has none."""
+        if self.objective is None:
+            return half_square(self.eq(x, *args)), None  # type: ignore[misc]
         out = self.objective(x, *args)
         return out if self.has_aux else (out, None)
 

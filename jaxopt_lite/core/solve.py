@@ -21,7 +21,7 @@ from .problem import Problem
 from .solver import TABLE, Solver, require_accepts, with_dtype
 from .stopping import default_tolerance
 from .tracing import FlatProblem, flatten
-from .types import Multipliers, Point, Residuals, Solution, Status
+from .types import Point, Residuals, Solution, Status
 
 PyTree = Any
 MAX_STEPS = 10_000
@@ -107,34 +107,6 @@ def solve(
     return solution
 
 
-def minimize(
-    fun: Callable[..., Any],
-    x0: PyTree,
-    args: tuple = (),
-    *,
-    eq: Callable[..., Array] | None = None,
-    ineq: Callable[..., Array] | None = None,
-    bounds: Any = None,
-    nonsmooth: Any = None,
-    has_aux: bool = False,
-    **options: Any,
-) -> Solution:
-    """`solve(Problem(fun, eq, ineq, bounds, nonsmooth, has_aux), x0, args, **options)`.
-
-    `options` are those of `solve`: solver, tol, max_steps, history, progress, differentiate.
-    Raises TypeError for any other.
-    """
-    known = ("solver", "tol", "max_steps", "history", "progress", "differentiate")
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(
-            f"`minimize` got unknown options {', '.join(unknown)}. It takes {', '.join(known)}; "
-            "what belongs to one algorithm is an argument of its solver, `solver=LBFGS(memory=20)`."
-        )
-    problem = Problem(fun, eq=eq, ineq=ineq, bounds=bounds, nonsmooth=nonsmooth, has_aux=has_aux)
-    return solve(problem, x0, args, **options)
-
-
 # -- the spine, compiled once for each problem and shape -------------------------------------------
 
 
@@ -168,7 +140,7 @@ def _body(
     success = run.status == Status.CONVERGED
     if how is not None:
         finished = success if how.unfinished == "nan" else jnp.ones_like(success)
-        x = attach(problem.gradient, True, how, x, params, finished)
+        x = attach(*_root_map(problem), how, x, params, finished)
         value = attach_value(problem.value, value, x, params, finished)
     aux = None
     if problem.has_aux:
@@ -181,7 +153,7 @@ def _body(
         x=form.unravel(x),
         value=value,
         aux=aux,
-        multipliers=Multipliers(),
+        multipliers=jax.tree.map(form.unravel, report.point.multipliers),
         status=run.status,
         success=success,
         steps=run.steps,
@@ -191,13 +163,22 @@ def _body(
     )
 
 
+def _root_map(problem: FlatProblem) -> tuple[Callable[[Array, tuple], Array], bool]:
+    """The function of (x, params) that is zero at the answer, and if its Jacobian is symmetric."""
+    if problem.kind == "equations":
+        return problem.equations, False
+    if problem.bounds is not None:
+        return problem.bounded_gradient, False
+    return problem.gradient, True
+
+
 def _as_arrays(residuals: Residuals) -> Residuals:
     """The residuals of what a problem does not have, 0.0 so far, as arrays too.
 
     Computed from the stationarity: an output that is a constant makes the CPU runtime start a
     second thread, 40 us a call.
     """
-    worst = residuals.stationarity
+    worst = next(r for r in residuals if not isinstance(r, float))
     zero = choose(worst < 0, worst, jnp.zeros_like(worst))
     return jax.tree.map(lambda r: zero if isinstance(r, float) else r, residuals)
 

@@ -36,6 +36,7 @@ class Solver:
     """Base of all solvers; see the module docstring for what to write in a new one."""
 
     accepts: ClassVar[frozenset[str]] = frozenset()  # of eq, ineq, bounds, nonsmooth
+    kinds: ClassVar[tuple[str, ...]] = ("objective", "composite", "least squares")  # of `KINDS`
 
     def init(self, problem: Problem, point: Point, args: tuple) -> Any:
         """The state before the first step; it evaluates nothing."""
@@ -83,18 +84,43 @@ def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
 
 
 def require_accepts(solver: Solver, problem: Problem) -> None:
-    """Refuse a problem with features that `solver` would have to ignore, naming solvers that do."""
+    """Refuse a problem that `solver` could solve only in part, naming solvers that do."""
+    _require_kind(solver, problem)
     missing = problem.features - solver.accepts
     if not missing:
         return
     name, what = type(solver).__name__, " and ".join(sorted(missing))
-    able = [n for n, row in TABLE.items() if problem.features <= row.accepts]
+    able = [n for n, row in TABLE.items() if _suits(row, problem)]
     way_out = (
         f"Solvers that do: {', '.join(able)}."
         if able
         else "No solver of this version does; `jol.implicit.custom_root` takes one of your own."
     )
     raise TypeError(f"{name} takes no {what}, but this problem has {what}. {way_out}")
+
+
+def _suits(row: type[Solver], problem: Problem) -> bool:
+    return problem.features <= row.accepts and problem.kind in row.kinds
+
+
+_POSE = {
+    "objective": "`Problem(objective)`",
+    "composite": "`Problem(Composite(inner, outer))`",
+    "least squares": "`least_squares(residual, x0)`",
+    "equations": "`root(fun, x0)` or `Problem(None, eq=fun)`",
+}
+
+
+def _require_kind(solver: Solver, problem: Problem) -> None:
+    if problem.kind in solver.kinds:
+        return
+    name, theirs = type(solver).__name__, " or ".join(solver.kinds)
+    able = ", ".join(n for n, row in TABLE.items() if _suits(row, problem)) or "none yet"
+    poses = " or ".join(_POSE[kind] for kind in solver.kinds)
+    raise TypeError(
+        f"{name} solves problems of the kind {theirs}, but this one is of the kind {problem.kind}. "
+        f"Pose it as {poses}, or take a solver for {problem.kind}: {able}."
+    )
 
 
 @jax.tree_util.register_dataclass

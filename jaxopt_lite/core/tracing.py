@@ -11,6 +11,7 @@ constants; and compiled code can be reused, since nothing of the trace remains i
 """
 
 import dataclasses
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..linalg import Form
-from .problem import Problem
+from .problem import Composite, Fixed, Problem, half_square
 
 PyTree = Any
 
@@ -30,10 +31,50 @@ PyTree = Any
 class FlatProblem(Problem):
     """A problem over a vector whose functions are called as `objective(x, args, captured)`.
 
-    `form` is the structure of the user's x: `form.unravel(x)` for what must see it.
+    `form` is the structure of the user's x: `form.unravel(x)` for what must see it. Where the user
+    gave a `Composite` or equations, `objective` is a `Composite` of vectors, and so is solved by
+    whatever takes an objective; `source` is the kind of problem the user posed.
     """
 
     form: Form = None  # type: ignore[assignment]
+    source: str = "objective"
+
+    @property
+    def kind(self) -> str:
+        """What the user posed."""
+        return self.source
+
+    def inner(self, x: Array, args: tuple) -> Array:
+        """The residuals, or whatever the inner function of the composite returns, as (m,)."""
+        return self.objective.inner(x, *args)  # type: ignore[union-attr]
+
+    def outer(self, z: Array, args: tuple) -> Array:
+        """The objective as a function of `inner`."""
+        return self.objective.outer(z, *args)  # type: ignore[union-attr]
+
+    def equations(self, x: Array, args: tuple) -> Array:
+        """eq(x)."""
+        return self.eq(x, *args)  # type: ignore[misc]
+
+    def bounded_gradient(self, x: Array, args: tuple) -> Array:
+        """Zero at a minimum within bounds: x - bound where it binds, the gradient elsewhere.
+
+        A bound binds where x is on it and the gradient points out; its Jacobian is nonsingular
+        under strict complementarity and a definite Hessian in the free variables.
+        """
+        gradient = self.gradient(x, args)
+        lower, upper = self.box(args)
+        below, above = (x <= lower) & (gradient > 0), (x >= upper) & (gradient < 0)
+        distance = jnp.where(below, x - lower, jnp.where(above, x - upper, 0))
+        return jnp.where(below | above, distance, gradient)
+
+    def box(self, args: tuple) -> tuple[Array, Array]:
+        """Lower and upper bounds (n,), infinite where there are none."""
+        n, dtype = self.form.size, self.form.dtype
+        lower, upper = (None, None) if self.bounds is None else self.bounds(*args)
+        lower = jnp.full(n, -jnp.inf, dtype) if lower is None else lower.astype(dtype)
+        upper = jnp.full(n, jnp.inf, dtype) if upper is None else upper.astype(dtype)
+        return lower, upper
 
 
 class Tracing(NamedTuple):
@@ -59,27 +100,61 @@ class Traced:
         return self.cast(jax.tree.unflatten(self.out_tree, flat))
 
 
-_FUNCTIONS = ("objective", "eq", "ineq", "bounds")
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Both bounds as vectors, or None, from their jaxpr or from their values in `captured`."""
+
+    traced: Traced | None
+    position: int
+    given: tuple[bool, ...]
+
+    def __call__(self, args: tuple, captured: tuple[list[Array], ...]) -> tuple:
+        """(lower, upper)."""
+        if self.traced is not None:
+            return self.traced(jnp.zeros(0), args, captured)
+        values = iter(captured[self.position])
+        return tuple(next(values) if there else None for there in self.given)
+
+
+_POSITIONS = {name: i for i, name in enumerate(("objective", "eq", "ineq", "bounds", "outer"))}
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
     """Trace the functions of `problem` at the shapes of `x` (given by `form`) and `args`.
 
-    Remembered for as long as the objective lives, unless something being traced is closed over.
+    Remembered for as long as the user's first function lives, unless something being traced is
+    closed over. Bounds given as values are put in anew each time.
     """
-    functions = (problem.eq, problem.ineq, problem.bounds, problem.nonsmooth, problem.has_aux)
-    key = (functions, form, _signature(args), jax.config.read("jax_enable_x64"))
+    fixed = isinstance(problem.bounds, Fixed)
+    sides = problem.bounds.bounds if fixed else ()
+    bounds = tuple(side is not None for side in sides) if fixed else problem.bounds
+    functions = (problem.objective, problem.eq, problem.ineq, bounds, problem.nonsmooth)
+    signature = _signature(args), jax.config.read("jax_enable_x64")
     try:
-        known = _cache.setdefault(problem.objective, {})
+        known = _cache.setdefault(_anchor(problem), {})
+        key = (functions, problem.has_aux, form, *signature)
+        tracing = known.get(key)
     except TypeError:  # not weakly referable, or not hashable: traced anew each time
-        known = {}
-    if key not in known:
+        known, key, tracing = {}, None, None
+    if tracing is None:
         tracing = _trace_all(problem, form, args)
-        if any(isinstance(c, jax.core.Tracer) for c in jax.tree.leaves(tracing.captured)):
-            return tracing
-        known[key] = tracing
-    return known[key]
+        if not any(isinstance(c, jax.core.Tracer) for c in jax.tree.leaves(tracing.captured)):
+            known[key] = tracing
+    if not fixed:
+        return tracing
+    values = [_like(form, side) for side in sides if side is not None]
+    captured = list(tracing.captured)
+    captured[_POSITIONS["bounds"]] = values
+    return tracing._replace(captured=tuple(captured))
+
+
+def _anchor(problem: Problem) -> Callable:
+    """The user's own function, which outlives the objects that are made of it at each call."""
+    function: Any = problem.eq if problem.objective is None else problem.objective
+    while isinstance(function, Composite):
+        function = function.inner
+    return getattr(function, "anchor", function)
 
 
 def _signature(args: tuple) -> tuple:
@@ -108,36 +183,84 @@ def hoist(fun: Callable[[Array, tuple], PyTree], x: Any, args: tuple) -> tuple["
 
 def _trace_all(problem: Problem, form: Form, args: tuple) -> Tracing:
     functions: dict[str, Any] = {}
-    captured: list[list[Array]] = []
-    for position, name in enumerate(_FUNCTIONS):
-        fun = getattr(problem, name)
-        if fun is None:
-            captured.append([])
-            continue
-        closed, out = _trace(name, fun, form, args)
+    captured: list[list[Array]] = [[] for _ in _POSITIONS]
+    x = jax.ShapeDtypeStruct((form.size,), form.dtype)
+
+    def trace(name: str, fun: Callable, x: Any, position: str) -> tuple[Traced, Any]:
+        closed, out = _trace(name, fun, form, x, args)
         cast = _check_output(name, out, form, problem.has_aux)
-        functions[name] = Traced(closed.jaxpr, jax.tree.structure(out), position, cast)
-        captured.append([jnp.asarray(c) for c in closed.consts])
-    flat = FlatProblem(**functions, nonsmooth=problem.nonsmooth, has_aux=problem.has_aux, form=form)
+        captured[_POSITIONS[position]] = [jnp.asarray(c) for c in closed.consts]
+        return Traced(closed.jaxpr, jax.tree.structure(out), _POSITIONS[position], cast), out
+
+    def compose(inner: Traced, out: Any, outer: Callable) -> Composite:
+        z = Form.of(out)
+        at = jax.ShapeDtypeStruct((z.size,), form.dtype)
+        on_vector = lambda vector, *args: outer(z.unravel(vector), *args)
+        outside, _ = trace("outer", on_vector, at, "outer")
+        return Composite(inner, outside, problem.kind != "composite")
+
+    for name in ("eq", "ineq"):
+        fun = getattr(problem, name)
+        if fun is not None:
+            functions[name], out = trace(name, lambda x, *a, f=fun: f(form.unravel(x), *a), x, name)
+            if name == "eq" and problem.kind == "equations":
+                _require_square(out, form)
+                functions["objective"] = compose(functions[name], _vector_like(out), half_square)
+    if isinstance(problem.objective, Composite):
+        name = "residual" if problem.objective.separable else "inner"
+        fun = problem.objective.inner
+        inner, out = trace(name, lambda x, *a: fun(form.unravel(x), *a), x, "objective")
+        functions["objective"] = compose(inner, out, problem.objective.outer)
+    elif problem.objective is not None:
+        objective = problem.objective
+        functions["objective"], _ = trace(
+            "objective", lambda x, *a: objective(form.unravel(x), *a), x, "objective"
+        )
+    if problem.bounds is not None:
+        functions["bounds"] = _bounds(problem.bounds, form, args, captured)
+    flat = FlatProblem(
+        **functions,
+        nonsmooth=problem.nonsmooth,
+        has_aux=problem.has_aux,
+        form=form,
+        source=problem.kind,
+    )
     return Tracing(flat, tuple(captured))
 
 
-def _trace(name: str, fun: Callable, form: Form, args: tuple):
-    """The jaxpr of `fun` on a flat x, and its output's shapes; errors say what it was given."""
-    x = jax.ShapeDtypeStruct((form.size,), form.dtype)
-    if name == "bounds":
+def _require_square(out: Any, form: Form) -> None:
+    """As many equations as unknowns."""
+    if (got := math.prod(out.shape)) != form.size:
+        raise ValueError(
+            f"`fun` must return as many equations as x has entries, {form.size}, but it returned "
+            f"{got}. For more equations than unknowns, or fewer, use `least_squares`."
+        )
 
-        def on_vector(x, args):
-            sides = fun(*args)
-            return tuple(None if side is None else _like(form, side) for side in sides)
 
-    else:
+def _vector_like(out: Any) -> jax.ShapeDtypeStruct:
+    """What the cast of `_check_output` makes of the output of `eq`."""
+    return jax.ShapeDtypeStruct(out.shape or (1,), out.dtype)
 
-        def on_vector(x, args):
-            return fun(form.unravel(x), *args)
 
+def _bounds(bounds: Callable, form: Form, args: tuple, captured: list) -> Bounds:
+    """Values stay values; a function of `args` is traced."""
+    position = _POSITIONS["bounds"]
+    if isinstance(bounds, Fixed):
+        return Bounds(None, position, tuple(side is not None for side in bounds.bounds))
+
+    def on_vector(_, *args):
+        return tuple(None if side is None else _like(form, side) for side in bounds(*args))
+
+    closed, out = _trace("bounds", on_vector, form, jax.ShapeDtypeStruct((0,), form.dtype), args)
+    captured[position] = [jnp.asarray(c) for c in closed.consts]
+    traced = Traced(closed.jaxpr, jax.tree.structure(out), position, lambda sides: sides)
+    return Bounds(traced, position, (True, True))
+
+
+def _trace(name: str, fun: Callable, form: Form, x: Any, args: tuple):
+    """The jaxpr of `fun(x, *args)`, and its output's shapes; errors say what it was given."""
     try:
-        return jax.make_jaxpr(on_vector, return_shape=True)(x, args)
+        return jax.make_jaxpr(lambda x, args: fun(x, *args), return_shape=True)(x, args)
     except Exception as error:
         given = form.unravel(jnp.zeros(form.size, form.dtype))
         note = (
@@ -170,7 +293,10 @@ def _like(form: Form, side: PyTree) -> Array:
 def _check_output(name: str, out: PyTree, form: Form, has_aux: bool) -> Callable:
     """Refuse outputs that are not what the problem says; return the cast to the dtype of x."""
     dtype = form.dtype
-    if name == "objective":
+    if name in ("residual", "inner"):
+        return _residual_cast(name, out, form)
+    if name in ("objective", "outer"):
+        has_aux = has_aux and name == "objective"
         pair = isinstance(out, tuple) and len(out) == 2
         if has_aux and not pair:
             raise TypeError(
@@ -188,7 +314,7 @@ def _check_output(name: str, out: PyTree, form: Form, has_aux: bool) -> Callable
             else:
                 way_out = "Return one real floating number."
             raise TypeError(
-                "`objective` must return a real floating scalar of shape (), but it returned "
+                f"`{name}` must return a real floating scalar of shape (), but it returned "
                 f"{_describe(value)}. {way_out}"
             )
         if has_aux:
@@ -203,6 +329,26 @@ def _check_output(name: str, out: PyTree, form: Form, has_aux: bool) -> Callable
             )
         return lambda value: jnp.atleast_1d(jnp.asarray(value, dtype))
     return lambda sides: sides
+
+
+def _residual_cast(name: str, out: PyTree, form: Form) -> Callable:
+    """Refuse what is no vector of real numbers; return the cast to one vector."""
+    leaves = jax.tree.leaves(out)
+    real = all(hasattr(leaf, "shape") and leaf.dtype.kind == "f" for leaf in leaves)
+    size = sum(leaf.size for leaf in leaves) if real else 0
+    scalar = name == "residual" and len(leaves) == 1 and real and leaves[0].shape == ()
+    if not size or scalar:
+        way_out = "Return floating arrays, one entry a residual."
+        if scalar:
+            way_out = (
+                "Return the residuals r_i, not their sum of squares; an objective goes to "
+                "`minimize`, and a single residual is `jnp.atleast_1d(r)`."
+            )
+        raise TypeError(
+            f"`{name}` must return a pytree of real arrays with at least one entry, but it "
+            f"returned {_describe(out)}. {way_out}"
+        )
+    return Form.of(out).astype(form.dtype).ravel
 
 
 def _describe(tree: PyTree) -> str:

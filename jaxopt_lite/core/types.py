@@ -45,7 +45,7 @@ class Residuals(NamedTuple):
     signs of the multipliers, complementarity max |multiplier * slack|.
     """
 
-    stationarity: Array
+    stationarity: Array | float
     primal: Array | float
     dual: Array | float
     complementarity: Array | float
@@ -55,10 +55,15 @@ class Residuals(NamedTuple):
         """The residuals where there are no constraints: only the gradient counts."""
         return cls(norm_inf(gradient), 0.0, 0.0, 0.0)
 
+    @classmethod
+    def equations(cls, value: Array) -> "Residuals":
+        """The residuals of eq(x) = 0 alone: how far from zero."""
+        return cls(0.0, norm_inf(value), 0.0, 0.0)
+
     def worst(self) -> Array:
         """The largest of the four. NaN if any is."""
-        measured = [r for r in self[1:] if not (isinstance(r, float) and r == 0)]
-        return functools.reduce(jnp.maximum, measured, jnp.asarray(self.stationarity))
+        measured = [r for r in self if not (isinstance(r, float) and r == 0)]
+        return functools.reduce(jnp.maximum, [jnp.asarray(r) for r in measured or (0.0,)])
 
 
 class Status(enum.IntEnum):

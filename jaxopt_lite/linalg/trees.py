@@ -41,6 +41,10 @@ class Form:
         """float64 if any leaf is, float32 otherwise."""
         return np.dtype("float64" if np.dtype("float64") in self.dtypes else "float32")
 
+    def astype(self, dtype: np.dtype) -> "Form":
+        """The same structure with all leaves in `dtype`."""
+        return dataclasses.replace(self, dtypes=(np.dtype(dtype),) * len(self.dtypes))
+
     def ravel(self, tree: PyTree) -> Array:
         """The leaves of `tree`, one after the other, as a vector (size,)."""
         leaves = [jnp.ravel(jnp.asarray(leaf, self.dtype)) for leaf in jax.tree.leaves(tree)]
