@@ -1,7 +1,7 @@
 """Which solver `solver=None` takes, and why."""
 
 from ..core import Problem, Solver, default_solver
-from .smooth import TrustRegion
+from .smooth import LevenbergMarquardt, TrustRegion
 
 EXACT_UP_TO = 200  # 35 ms a solve there, 4 to 10 by products; benchmarks/README.md
 
@@ -14,5 +14,9 @@ def choose(problem: Problem, size: int) -> Solver:
     the end and does not stop at saddle points. With the exact Hessian while a factorisation is
     cheap: it sees every direction of negative curvature and does not mind ill-conditioning. Above,
     by truncated conjugate gradients, faster from 50 variables on where the problem is benign.
+    `LevenbergMarquardt` for sums over residuals and for equations: it needs no second derivatives
+    and takes bounds.
     """
+    if problem.kind in ("least squares", "equations"):
+        return LevenbergMarquardt()
     return TrustRegion(subproblem="exact" if size <= EXACT_UP_TO else "cg")

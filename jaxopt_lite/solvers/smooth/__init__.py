@@ -2,7 +2,16 @@
 
 from .gradient_descent import FixedStep, GradientDescent
 from .lbfgs import LBFGS
+from .least_squares import Dogleg, LevenbergMarquardt
 from .optax_bridge import Optax
 from .trust_region import TrustRegion
 
-__all__ = ["LBFGS", "FixedStep", "GradientDescent", "Optax", "TrustRegion"]
+__all__ = [
+    "LBFGS",
+    "Dogleg",
+    "FixedStep",
+    "GradientDescent",
+    "LevenbergMarquardt",
+    "Optax",
+    "TrustRegion",
+]
