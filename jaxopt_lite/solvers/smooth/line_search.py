@@ -132,11 +132,12 @@ class LineSearch(Solver):
         value, gradient = problem.value_and_gradient(x, args)
         slope0, slope = state.gradient @ d, gradient @ d
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(value)  # rounding of f
-        model = slope0  # of the fall for a unit of t
+        fair, steep = slope0, slope0  # slopes that a model of f along d expects up to t, and at t
         if state.bend is not None:
-            model = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
-        decrease, accept = self._judge(state, slope0, model, value, slope, noise)
-        hopeless = ~accept & ((state.idle == RESTART) | ~(model < 0))
+            fair = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
+            steep = slope0 + state.step * jnp.minimum(state.bend, 0)
+        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, noise)
+        hopeless = ~accept & ((state.idle == RESTART) | ~(fair < 0))
         turn = accept | hopeless
 
         sy = state.step * (slope - slope0)
@@ -172,16 +173,16 @@ class LineSearch(Solver):
 
     # -- the search -----------------------------------------------------------------------------
 
-    def _judge(self, state: LineSearchState, slope0, model, value, slope, noise):
+    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, noise):
         """Is there sufficient decrease; is the trial accepted?"""
         c1, c2 = self.sufficient_decrease, self.curvature
         reference = state.value if state.reference is None else state.reference
-        armijo = value <= reference + c1 * state.step * model
+        armijo = value <= reference + c1 * state.step * fair
         flat = (value <= state.value + noise) & (slope <= (2 * c1 - 1) * slope0)
         decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
-        bent = (slope >= c2 * slope0) | (state.idle > EASY)
+        bent = (slope >= c2 * steep) | (state.idle > EASY)
         return decrease, decrease & bent
 
     def _bend(self, state: LineSearchState, memory: Any, accept: Array, hopeless: Array):

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
-from ...linalg import choose, norm_inf, psd_factor, safe_norm, spectrum
+from ...linalg import Spectrum, choose, norm_inf, psd_factor, safe_norm, spectrum
 from .line_search import Pair
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
@@ -27,11 +27,15 @@ FORCING = 0.01
 
 
 class Proposal(NamedTuple):
-    """A step of the model: p, how much it lowers it, and whether curvature is nonnegative."""
+    """A step of the model: p, how much it lowers it, and whether curvature is nonnegative.
+
+    `length` is that of p in the norm of the radius, if that is not |p|.
+    """
 
     step: Array
     decrease: Array
     settled: Array
+    length: Array | None = None
 
 
 class TrustRegionState(NamedTuple):
@@ -78,8 +82,8 @@ class TrustRegionSkeleton(Solver):
         """The model after a trial, accepted or not; `x` is where we stand now."""
         return lax.cond(accept, lambda: self.model(problem, x, args), lambda: model)
 
-    def first_size(self, x: Array, gradient: Array) -> Array:
-        """The first radius, or what plays its part, at the start and its gradient."""
+    def first_size(self, model: Any, x: Array, gradient: Array) -> Array:
+        """The first radius, or what plays its part, given the model at the start."""
         return 0.25 * jnp.maximum(1, jnp.linalg.norm(x))
 
     def resize(self, size: Array, ratio: Array, finite: Array, proposal: Proposal) -> Array:
@@ -88,7 +92,7 @@ class TrustRegionSkeleton(Solver):
         `ratio` is actual over predicted decrease of `proposal`; `finite` is False where there was
         nothing to measure.
         """
-        length = jnp.linalg.norm(proposal.step)
+        length = proposal.length
         shrunk = jnp.where(finite, 0.25, 0.1) * length
         grown = jnp.where(length > 0.8 * size, 2 * size, size)
         bad = ~finite | (ratio < 0.25)
@@ -101,7 +105,7 @@ class TrustRegionSkeleton(Solver):
         count = jnp.zeros((), jnp.int32)
         return TrustRegionState(
             point=point, value=zero, gradient=jnp.zeros_like(x), model=self.start_model(x),
-            accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False)),
+            accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False), zero),
             radius=zero, least=inf, idle=count,
             failure=count + Status.RUNNING,
         )  # fmt: skip
@@ -123,9 +127,11 @@ class TrustRegionSkeleton(Solver):
         pair = lax.stop_gradient(Pair(p, change, p @ change, jnp.ones_like(value), state.accepted))
         model = self.learn(problem, state.model, pair, x, here.gradient, accept, args)
         resized = self.resize(state.radius, ratio, finite, state.proposal)
-        radius = jnp.where(start, self.first_size(x, gradient), resized)
+        radius = jnp.where(start, self.first_size(model, x, gradient), resized)
         radius = lax.stop_gradient(radius)
         proposal = self.propose(problem, model, x, here.gradient, radius, args)
+        if proposal.length is None:
+            proposal = proposal._replace(length=jnp.linalg.norm(proposal.step))
 
         norm = norm_inf(gradient)
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(state.value)
@@ -222,16 +228,12 @@ def exact_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
     """The global minimiser of g'p + p'Hp/2 within |p| <= radius.
 
     The Newton step where H is positive definite and the step fits, by Cholesky; else by `eigh`,
-    exact in the hard case too. O(n^3).
+    exact in the hard case too. O(n^3). A Hessian that is not finite counts as 0, unsettled.
     """
+    finite = jnp.all(jnp.isfinite(hessian))
+    hessian = jnp.where(finite, hessian, 0)
     frozen = lax.stop_gradient(hessian)
-    factor, definite = psd_factor(frozen)
-    newton = lax.custom_linear_solve(
-        lambda v: hessian @ v,
-        -gradient,
-        lambda _, b: jsl.cho_solve((factor, True), b),  # derivatives go by the product instead
-        symmetric=True,
-    )
+    newton, definite = newton_step(hessian, gradient)
     inside = definite & (safe_norm(newton) <= radius)
     # In a batch both branches run. The second gets the identity where it is not needed: that is
     # cheap, and it orders the two LAPACK calls, which can deadlock jaxlib's CPU threads otherwise.
@@ -241,27 +243,54 @@ def exact_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
         decrease = -0.5 * (gradient @ newton)
         return Proposal(newton, decrease, jnp.array(True))
 
-    return lax.cond(inside, easy, lambda _: _boundary_step(other, gradient, radius), None)
+    def hard(_):
+        proposal = spectral_step(spectrum(other), gradient, radius)
+        return proposal._replace(settled=proposal.settled & finite)
+
+    return lax.cond(inside, easy, hard, None)
 
 
-def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
-    """By eigenvalues: find the shift mu >= max(0, -lambda_1) with |(H + mu)^-1 g| = radius."""
-    values, vectors = spectrum(hessian)
-    eps = jnp.finfo(values.dtype).eps
+def newton_step(hessian: Array, gradient: Array) -> tuple[Array, Array]:
+    """-H^-1 g by Cholesky, and whether H is safely positive definite."""
+    frozen = lax.stop_gradient(hessian)
+    # Scaled to a unit diagonal, so that units of x decide neither what is safe nor the rounding.
+    diagonal = jnp.diagonal(frozen)
+    units = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    factor, definite = psd_factor(units[:, None] * frozen * units)
+    newton = lax.custom_linear_solve(
+        lambda v: hessian @ v,
+        -gradient,
+        lambda _, b: units * jsl.cho_solve((factor, True), units * b),
+        symmetric=True,  # derivatives go by the product
+    )
+    return newton, definite
+
+
+def spectral_step(
+    hessian: Spectrum, gradient: Array, radius: Array, slope: Array | float = 0.0
+) -> Proposal:
+    """By eigenvalues: p = -(H + mu)^-1 g with |p| = radius + slope mu, mu >= max(0, -lambda_1).
+
+    With slope 0 the minimiser of g'p + p'Hp/2 within the radius, mu = 0 where it lies inside. With
+    radius 0 and slope 1/sigma that of g'p + p'Hp/2 + sigma |p|^3/3. `decrease` is without |p|^3.
+    """
+    values, vectors = hessian
+    eps, tiny = jnp.finfo(values.dtype).eps, jnp.finfo(values.dtype).tiny
     size = jnp.max(jnp.abs(values))
     b = vectors.T @ gradient
     least = values[0]
     # Work in t = mu + min(lambda_1, 0) above the pole, where the shifted eigenvalues are gap + t.
     gap = values - jnp.minimum(least, 0)
-    norm_g = jnp.linalg.norm(b)
+    radius = radius - slope * jnp.minimum(least, 0)
     # The least t is far below any that matters, so that small eigenvalues keep their steps.
-    ceiling = jnp.maximum(norm_g / radius, jnp.finfo(values.dtype).tiny)
+    ceiling = jnp.maximum(_lone_root(jnp.linalg.norm(b), 0 * radius, radius, slope), tiny)
     floor = 10 * eps * jnp.minimum(size, jnp.maximum(ceiling, eps * size))
-    floor = jnp.maximum(floor, jnp.finfo(values.dtype).tiny)
+    floor = jnp.maximum(floor, tiny)
     ceiling = jnp.maximum(ceiling, floor)
-    # Each |b_i| / (gap_i + t) is at most the radius: a lower bound, from which Newton is monotone.
-    below = jnp.clip(jnp.max(jnp.abs(b) / radius - gap), floor, ceiling)
-    t = lax.stop_gradient(_secular_root(gap, b, radius, below, ceiling))
+    # Each |b_i| / (gap_i + t) is at most |p|: a lower bound, from which Newton is monotone.
+    below = jnp.clip(jnp.max(_lone_root(jnp.abs(b), gap, radius, slope)), floor, ceiling)
+    t = lax.stop_gradient(secular_root(gap, b, radius, slope, below, ceiling))
+    radius = radius + slope * t
     p = -b / (gap + t)
     # Inside at t = floor: interior minimiser if convex, hard case if not: go on along v_1.
     length = safe_norm(p)
@@ -269,26 +298,33 @@ def _boundary_step(hessian: Array, gradient: Array, radius: Array) -> Proposal:
     missing = lax.stop_gradient(jnp.sqrt(jnp.maximum(radius**2 - length**2, 0)))
     side = jnp.where(b[0] > 0, -1.0, 1.0).astype(p.dtype)
     p = p.at[0].add(jnp.where(indefinite, side * missing, 0))
-    p = p * jnp.minimum(1, radius / jnp.maximum(safe_norm(p), jnp.finfo(p.dtype).tiny))
+    p = p * jnp.minimum(1, radius / jnp.maximum(safe_norm(p), tiny))
     decrease = -(b @ p + 0.5 * (values * p) @ p)
     return Proposal(vectors @ p, decrease, ~indefinite)
 
 
-def _secular_root(gap: Array, b: Array, radius: Array, floor: Array, ceiling: Array) -> Array:
-    """T in [floor, ceiling] with |b / (gap + t)| = radius, `floor` where the norm is less there.
+def _lone_root(b: Array, gap: Array, radius: Array, slope: Array | float) -> Array:
+    """The t with b / (gap + t) = radius + slope t, for b >= 0; negative if it is at t < 0."""
+    root = jnp.sqrt((radius - slope * gap) ** 2 + 4 * slope * b)
+    below = radius + slope * gap + root
+    return 2 * (b - gap * radius) / jnp.where(below > 0, below, 1)
 
-    Newton on 1/|p| - 1/radius, which is nearly linear in t, kept in a shrinking bracket.
+
+def secular_root(gap, b, radius, slope, floor: Array, ceiling: Array) -> Array:
+    """T in [floor, ceiling] with |b / (gap + t)| = radius + slope t; `floor` where it is less there.
+
+    Newton on 1/|p| - 1/(radius + slope t), concave and nearly linear, kept in a shrinking bracket.
     """
 
     def refine(_, carry):
         t, low, high = carry
         p = b / (gap + t)
-        length = jnp.linalg.norm(p)
-        low = jnp.where(length > radius, t, low)
-        high = jnp.where(length > radius, high, t)
-        bend = jnp.sum(p * p / (gap + t))
+        length, goal = jnp.linalg.norm(p), radius + slope * t
+        low = jnp.where(length > goal, t, low)
+        high = jnp.where(length > goal, high, t)
+        bend = jnp.sum(p * p / (gap + t)) * goal + slope * length**3 / goal
         safe = jnp.where(bend > 0, bend, 1)
-        newton = t + (length - radius) / radius * length**2 / safe
+        newton = t + (length - goal) * length**2 / safe
         middle = jnp.sqrt(low * high)
         good = (newton > low) & (newton < high) & (bend > 0)
         return jnp.where(good, newton, middle), low, high
@@ -312,9 +348,12 @@ class _Krylov(NamedTuple):
     stop: Array
 
 
-def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Proposal:
+def truncated_step(
+    product, gradient: Array, radius: Array, probe: Array, *, reflect: bool = False
+) -> Proposal:
     """Steihaug's conjugate gradients on g'p + p'Hp/2, up to the radius or a d with d'Hd <= 0.
 
+    Such a d is followed to the radius, or with `reflect` as far as -d'Hd in its place would lead.
     With `probe`, b is a fixed random direction in place of g: not a step towards a smaller gradient
     but a search of the Krylov space of b for negative curvature, which is followed if found.
     At most min(n, 200) products; relative residual min(0.01, sqrt|g|). Source: Steihaug (1983).
@@ -337,7 +376,11 @@ def truncated_step(product, gradient: Array, radius: Array, probe: Array) -> Pro
         convex = bend > root * root * stiffest
         alpha = jnp.where(convex, rr / jnp.where(convex, bend * dd, 1), 0)
         leaves = ~probe & (~convex | (jnp.linalg.norm(k.p + alpha * k.d) >= radius))
-        alpha = jnp.where(leaves, _to_boundary(k.p, k.d, radius), alpha)
+        edge = _to_boundary(k.p, k.d, radius)
+        if reflect:
+            bent = jnp.abs(bend) * dd
+            edge = jnp.where(bent * edge > rr, rr / jnp.where(bent > 0, bent, 1), edge)
+        alpha = jnp.where(leaves, edge, alpha)
         r = k.r + alpha * image
         d = -r + (r @ r) / rr * k.d
         stop = leaves | ~convex
