@@ -14,5 +14,6 @@ if __name__ == "__main__":
 
     jax.config.update("jax_enable_x64", True)
     from . import batch, dense_limit, implicit, imports, lbfgs, smooth  # noqa: F401 (they register)
+    from .cutest import command  # noqa: F401
 
     sys.exit(harness.main(sys.argv[1:]))

@@ -1,0 +1,10 @@
+"""`python -m benchmarks.cutest [--only NAMES] [--again NAMES] ...`: see `--help`."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+if __name__ == "__main__":
+    from .command import main
+
+    main()

@@ -1,0 +1,123 @@
+"""CUTEst problems in JAX (sif2jax): what there is, and each without importing all the others.
+
+`import sif2jax` builds every problem, which takes a minute; here empty packages stand in for its
+`__init__` files, and the one module that is wanted is imported, in some 20 ms.
+"""
+
+import ast
+import importlib
+import importlib.util
+import json
+import pathlib
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FAMILIES = {"unconstrained": "_unconstrained_minimisation", "equations": "_nonlinear_equations"}
+SEED = 20261122
+
+
+class Entry(NamedTuple):
+    """A line of the catalogue: how to import a problem, its size, and m residuals if it has."""
+
+    name: str
+    module: str
+    cls: str
+    n: int
+    m: int
+    published: float | None  # the optimum its authors give
+
+
+def half(name: str) -> str:
+    """`tuned` or `held out`, drawn at random by problem; ROSENBR and ROSENBRNE go together."""
+    stem = name.removesuffix("LS").removesuffix("NE")
+    return ("tuned", "held out")[zlib.crc32(f"{SEED}{stem}".encode()) & 1]
+
+
+def catalogue(family: str, cache: pathlib.Path) -> list[Entry]:
+    """The problems of `unconstrained`, or of `equations` those without bounds and with m >= n."""
+    path = cache / f"catalogue_{family}.json"
+    if not path.exists():
+        found = {entry.name: entry for entry in _survey(family)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([found[name] for name in sorted(found)], indent=0))
+    return [Entry(*fields) for fields in json.loads(path.read_text())]
+
+
+def _survey(family: str) -> list[Entry]:
+    package = _package(family)
+    tree = ast.parse(pathlib.Path(package.__path__[0], "__init__.py").read_text())
+    home, listed = {}, []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            home |= {alias.asname or alias.name: node.module for alias in node.names}
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            calls = [item for item in node.value.elts if isinstance(item, ast.Call)]
+            listed += [call.func.id for call in calls if isinstance(call.func, ast.Name)]
+    entries = []
+    for cls in dict.fromkeys(listed):
+        problem = getattr(importlib.import_module(f"{package.__name__}.{home[cls]}"), cls)()
+        n, m = int(np.size(problem.y0)), 0
+        if family == "equations":
+            bounds = problem.bounds
+            bounded = bounds is not None and any(np.any(np.abs(b) < 1e20) for b in bounds)
+            equations = jax.eval_shape(lambda y, p=problem: p.constraint(y)[0], problem.y0)
+            m = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(equations))
+            if bounded or m < n:
+                continue
+        entries.append(Entry(problem.name, home[cls], cls, n, m, _published(problem, family)))
+    return entries
+
+
+def _published(problem: Any, family: str) -> float | None:
+    if family == "equations":  # there the objective is a constant
+        return None
+    try:
+        value = problem.expected_objective_value
+    except NotImplementedError:
+        return None
+    return None if value is None else float(np.asarray(value))
+
+
+def load(family: str, entry: Entry) -> tuple[Callable, jax.Array]:
+    """`(function, x0)`: the objective, or for `equations` the residuals, of one flat vector."""
+    module = importlib.import_module(f"{_package(family).__name__}.{entry.module}")
+    problem = getattr(module, entry.cls)()
+    x0 = jnp.asarray(problem.y0, jnp.float64)
+    if family == "equations":
+
+        def residuals(x):
+            return jnp.concatenate(
+                [jnp.ravel(r) for r in jax.tree.leaves(problem.constraint(x)[0])]
+            )
+
+        return residuals, x0
+    args = problem.args
+    return lambda x: jnp.reshape(problem.objective(x, args), ()), x0
+
+
+def _package(family: str) -> types.ModuleType:
+    """The package of a family, imported without running any `__init__` of sif2jax."""
+    if "sif2jax" not in sys.modules:
+        spec = importlib.util.find_spec("sif2jax")
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError("the benchmark `cutest` needs `pip install sif2jax`")
+        root = pathlib.Path(spec.submodule_search_locations[0])
+        for name in ("sif2jax", "sif2jax.cutest"):
+            _stub(name, root.joinpath(*name.split(".")[1:]))
+    name = f"sif2jax.cutest.{FAMILIES[family]}"
+    if name not in sys.modules:
+        _stub(name, pathlib.Path(sys.modules["sif2jax.cutest"].__path__[0], FAMILIES[family]))
+    return sys.modules[name]
+
+
+def _stub(name: str, folder: pathlib.Path) -> None:
+    module = types.ModuleType(name)
+    module.__path__ = [str(folder)]
+    sys.modules[name] = module
