@@ -18,20 +18,42 @@ from .core import (
     root,
     solve,
 )
-from .solvers import LBFGS, FixedStep, GradientDescent, Optax, TrustRegion
+from .solvers import (
+    ITP,
+    LBFGS,
+    Anderson,
+    Bisection,
+    Brent,
+    Broyden,
+    Chord,
+    FixedStep,
+    GradientDescent,
+    NewtonRoot,
+    Optax,
+    Picard,
+    TrustRegion,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ITP",
     "LBFGS",
+    "Anderson",
+    "Bisection",
+    "Brent",
+    "Broyden",
     "Certificate",
+    "Chord",
     "Composite",
     "CriticalPoint",
     "FixedStep",
     "GradientDescent",
     "Kind",
     "Multipliers",
+    "NewtonRoot",
     "Optax",
+    "Picard",
     "Point",
     "Problem",
     "Residuals",

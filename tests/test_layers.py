@@ -18,7 +18,7 @@ LAYERS = {
 }  # fmt: skip
 # Modules of the root that only hand on names from below.
 DOORS = {"__init__", "implicit"}
-FAMILIES = ("smooth", "stochastic", "proximal", "constrained", "conic")
+FAMILIES = ("smooth", "equations", "stochastic", "proximal", "constrained", "conic")
 ALLOWED = {("constrained", "smooth")}
 RUNTIME = {"jax", "jaxlib", "optax", "chex", "numpy"}
 EXTRAS = {"matplotlib", "tqdm", "sklearn"}

@@ -1,10 +1,10 @@
 """The spine: problems, points, the loop, the verdict, the derivative. It knows no algorithm."""
 
 from . import check
-from .front import fixed_point, least_squares, minimize, root
+from .front import Displacement, fixed_point, least_squares, minimize, root
 from .implicit import Implicit, custom_fixed_point, custom_root
 from .iterate import iterate
-from .problem import Composite, Problem
+from .problem import Composite, Fixed, Problem
 from .solve import default_solver, solve
 from .solver import TABLE, Solver, Stepping, solver, static
 from .stopping import default_tolerance
@@ -22,6 +22,8 @@ from .types import (
 __all__ = [
     "TABLE",
     "Composite",
+    "Displacement",
+    "Fixed",
     "History",
     "Implicit",
     "Multipliers",

@@ -105,6 +105,23 @@ def number(
     raise ValueError(f"{label} must be a number {sign} {least:g}, but {value!r} came. {way_out}")
 
 
+def leaf(label: str, value: Any, least: float, *, strict: bool = True, way_out: str = "") -> None:
+    """A solver's number: > `least`, or >= if not `strict`, or an array of such for a sweep.
+
+    Anything that is neither a number nor a string passes: `tree_map` puts such things there.
+    """
+    if isinstance(value, jax.core.Tracer) or not isinstance(
+        value, (int, float, np.ndarray, np.generic, jax.Array, str)
+    ):
+        return
+    real = not isinstance(value, (bool, str)) and np.asarray(value).dtype.kind in "iuf"
+    array = np.asarray(value)
+    if real and np.all(array > least if strict else array >= least):
+        return
+    sign = ">" if strict else ">="
+    raise ValueError(f"{label} must be a number {sign} {least:g}, but {value!r} came. {way_out}")
+
+
 def count(label: str, value: Any, *, way_out: str = "") -> int:
     """An integer >= 1, as a Python int."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

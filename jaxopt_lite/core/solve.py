@@ -86,8 +86,8 @@ def solve(
     if how is None and not solver.unrolls(form.size):
         raise ValueError(
             f"differentiate='unrolled' does not pass through {type(solver).__name__} with "
-            f"{form.size} variables, whose step has a loop of its own. Pass "
-            "differentiate='implicit', or another solver, LBFGS() for instance."
+            f"{form.size} variables: its step has a loop of its own, or nothing in it moves with "
+            "the data. Pass differentiate='implicit', or another solver, LBFGS() for instance."
         )
     flat, captured = flatten(problem, form, args)
     tol = default_tolerance(form.dtype) if tol is None else tol
@@ -103,7 +103,7 @@ def solve(
         progress=progress,
         how=how,
     )
-    _refuse_bad_start(solution)
+    _refuse_bad_start(problem, solver, solution)
     return solution
 
 
@@ -223,12 +223,25 @@ def _differentiation(differentiate: str | Implicit) -> Implicit | None:
     return Implicit() if differentiate == "implicit" else None
 
 
-def _refuse_bad_start(solution: Solution) -> None:
-    """Outside of transformations, an objective that is not finite at `x0` is an error."""
+def _refuse_bad_start(problem: Problem, solver: Solver, solution: Solution) -> None:
+    """Outside of transformations, an objective that is not finite at `x0` is an error.
+
+    So is whatever else the solver finds wrong with what it was given.
+    """
     if isinstance(solution.status, jax.core.Tracer):
         return
     status = np.asarray(solution.status)
-    if status.ndim == 0 and status == Status.NONFINITE and int(solution.steps) == 1:
+    if status.ndim or status == Status.CONVERGED:
+        return
+    if (complaint := solver.complaint(solution.state)) is not None:
+        raise ValueError(complaint)
+    if status == Status.NONFINITE and int(solution.steps) == 1:
+        if problem.kind == "equations":
+            raise ValueError(
+                "`fun` or its Jacobian is not finite at the start: the largest |fun| there is "
+                f"{float(solution.residuals.primal)}. Start where `fun` is defined, or guard its "
+                "domain (a `log` of 0 and a `sqrt` at 0 are the usual causes)."
+            )
         raise ValueError(
             f"`objective` or its gradient is not finite at `x0`: the value there is "
             f"{float(solution.value)} and the largest |gradient| "

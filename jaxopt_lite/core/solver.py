@@ -55,6 +55,10 @@ class Solver:
         value = problem.value(state.point.x, args)
         return Report(state.point, value, problem.residuals(state.point, args))
 
+    def complaint(self, state: Any) -> str | None:
+        """What is wrong with the input, if `state` shows it; asked outside of transformations."""
+        return None
+
 
 def static(**kwargs) -> Any:
     """A dataclass field that is part of the solver's type, not a number: hashable, no tracing."""

@@ -180,7 +180,7 @@ class Solution:
             f"  stationarity   {float(self.residuals.stationarity):.3g}",
         ]
         for name in ("primal", "dual", "complementarity"):
-            if any(m is not None for m in self.multipliers):
+            if any(m is not None for m in self.multipliers) or getattr(self.residuals, name) > 0:
                 lines.append(f"  {name:<14} {float(getattr(self.residuals, name)):.3g}")
         lines.append(f"  x              {_short(self.x)}")
         return "\n".join(lines)

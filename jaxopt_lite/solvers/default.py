@@ -1,6 +1,7 @@
 """Which solver `solver=None` takes, and why."""
 
-from ..core import Problem, Solver, default_solver
+from ..core import Displacement, Fixed, Problem, Solver, default_solver
+from .equations import Anderson, Brent
 from .smooth import LevenbergMarquardt, TrustRegion
 
 EXACT_UP_TO = 200  # 35 ms a solve there, 4 to 10 by products; benchmarks/README.md
@@ -15,8 +16,18 @@ def choose(problem: Problem, size: int) -> Solver:
     cheap: it sees every direction of negative curvature and does not mind ill-conditioning. Above,
     by truncated conjugate gradients, faster from 50 variables on where the problem is benign.
     `LevenbergMarquardt` for sums over residuals and for equations: it needs no second derivatives
-    and takes bounds.
+    and takes bounds. For fixed points x = T(x) `Anderson`, which needs no derivatives at all; for
+    one equation in one unknown between two ends `Brent`, which does not leave them.
     """
+    if isinstance(problem.eq, Displacement) and problem.kind == "equations":
+        return Anderson()
+    if problem.kind == "equations" and size == 1 and _is_bracket(problem.bounds):
+        return Brent()
     if problem.kind in ("least squares", "equations"):
         return LevenbergMarquardt()
     return TrustRegion(subproblem="exact" if size <= EXACT_UP_TO else "cg")
+
+
+def _is_bracket(bounds: object) -> bool:
+    """Both ends are given as values."""
+    return isinstance(bounds, Fixed) and all(side is not None for side in bounds.bounds)
