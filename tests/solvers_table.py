@@ -6,6 +6,7 @@ cases a row leaves out, and why, is written beside the row: nothing is skipped a
 
 import dataclasses
 import functools
+import unittest.mock
 from collections.abc import Callable
 
 import jax
@@ -16,6 +17,7 @@ import optax
 import jaxopt_lite as jol
 from jaxopt_lite.core import Solution, Solver
 
+from . import problems
 from .problems import CASES, Case, by_name
 
 # Kept as objects: a new transformation is a new program.
@@ -29,6 +31,14 @@ FIXED_STEPS = {
     "linear_full_rank": 0.3,  # Hessian 2 I
     "discrete_integral_equation": 0.2,  # Hessian near 2 I
     "penalised_cosh": 0.5,  # the family below: L <= 3
+}
+# Step and momentum of the heavy ball for the same curvatures, as theory has them for quadratics.
+HEAVY_BALLS = {
+    "booth": (0.125, 0.25),
+    "logistic": (1.0, 0.8),  # curvatures from 0.01
+    "linear_full_rank": (0.3, 0.25),
+    "discrete_integral_equation": (0.2, 0.25),
+    "penalised_cosh": (0.5, 0.4),
 }
 
 
@@ -46,6 +56,9 @@ class Row:
     searches: bool = True  # globally convergent: leaves an unbounded problem as DIVERGED
     unrolls: bool = True
     foreign_state: bool = False  # another library's, with dtypes and loops of its own
+    residuals: bool = False  # takes the residuals of a case, not its objective
+    minimum_is_zero: bool = False  # is told that the minimum is 0, and takes a family where it is
+    extra_steps: int = 0  # with which it makes sure that a stationary point is a minimum
 
     def __str__(self) -> str:
         return self.name
@@ -61,6 +74,13 @@ def _names(without: str = "", tagged: str | None = None) -> tuple[str, ...]:
         c.name for c in CASES if c.name not in left_out and (tagged is None or tagged in c.tags)
     )
 
+
+RESIDUAL_CASES = """
+    booth rosenbrock rosenbrock20 jennrich_sampson bard gaussian meyer gulf box kowalik_osborne
+    brown_dennis osborne_one biggs_exp6 osborne_two trigonometric discrete_boundary_value
+    discrete_integral_equation broyden_tridiagonal broyden_banded chebyquad7 chebyquad8
+"""
+SOME_RESIDUALS = "booth rosenbrock bard meyer gulf box kowalik_osborne osborne_one broyden_banded"
 
 # Rounding of f keeps the gradient of Meyer above 1e-8 times its scale, 1e9: STALLED is right.
 ROWS = (
@@ -123,6 +143,116 @@ ROWS = (
         float32=("booth", "logistic"),
         searches=False,
     ),
+    *(
+        Row(
+            name=f"GradientDescent-{rule}",
+            make=lambda case, rule=rule: jol.GradientDescent(rule),
+            tol=1e-6,
+            max_steps=5000,
+            cases=_split("booth himmelblau logistic helical_valley discrete_integral_equation"),
+            # Steep near its start, where "lipschitz" learns an L that it keeps.
+            stubborn=frozenset({"helical_valley"} if rule == "lipschitz" else ()),
+            float32=("booth", "logistic"),
+        )
+        for rule in ("armijo", "wolfe", "lipschitz")
+    ),
+    Row(
+        name="PolyakStep",
+        make=lambda case: jol.PolyakStep(),
+        tol=1e-6,
+        max_steps=20_000,
+        cases=("booth", "linear_full_rank", "discrete_integral_equation", "broyden_banded"),
+        float32=("booth",),
+        searches=False,
+        minimum_is_zero=True,
+    ),
+    Row(
+        name="HeavyBall",
+        make=lambda case: jol.HeavyBall(*HEAVY_BALLS[case]),
+        tol=1e-6,
+        max_steps=20_000,
+        cases=("booth", "logistic", "linear_full_rank", "discrete_integral_equation"),
+        float32=("booth", "logistic"),
+        searches=False,
+    ),
+    Row(
+        name="Nesterov",
+        make=lambda case: jol.Nesterov(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=(*_names(tagged="first_order"), "rosenbrock", "mlp", "wood", "bard"),
+        float32=("beale", "booth", "himmelblau", "logistic", "rosenbrock", "chebyquad8"),
+    ),
+    Row(
+        name="Nesterov-mu",
+        make=lambda case: jol.Nesterov(strong_convexity=0.01),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic", "linear_full_rank", "discrete_integral_equation"),
+        float32=("booth", "logistic"),
+    ),
+    Row(
+        name="Nesterov-fixed",
+        make=lambda case: jol.Nesterov(0.5 * FIXED_STEPS[case], 0.01),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic", "linear_full_rank", "discrete_integral_equation"),
+        float32=("booth", "logistic"),
+        searches=False,
+    ),
+    Row(
+        name="NonlinearCG",
+        make=lambda case: jol.NonlinearCG(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=_names("quadratic"),
+        stubborn=frozenset({"meyer"}),
+        float32=_names(tagged="float32"),
+    ),
+    *(
+        Row(
+            name=f"NonlinearCG-{method}",
+            make=lambda case, method=method: jol.NonlinearCG(method),
+            tol=1e-6,
+            max_steps=5000,
+            cases=_split("booth rosenbrock rosenbrock20 wood mlp logistic beale chebyquad8"),
+            float32=("booth", "rosenbrock", "beale"),
+        )
+        for method in ("polak-ribiere", "dai-yuan")
+    ),
+    Row(
+        name="PerturbedGradientDescent",
+        make=lambda case: jol.PerturbedGradientDescent(FIXED_STEPS[case], patience=50),
+        tol=1e-6,
+        max_steps=20_000,
+        cases=("booth", "logistic", "linear_full_rank", "discrete_integral_equation"),
+        float32=("booth", "logistic"),
+        searches=False,
+        extra_steps=50,
+    ),
+    *(
+        Row(
+            name=name,
+            make=lambda case, solver=solver: solver,
+            tol=1e-7,
+            max_steps=1000,
+            cases=_split(cases),
+            stubborn=frozenset({"meyer", "jennrich_sampson", "brown_dennis"}),
+            float32=_split("booth bard box rosenbrock broyden_banded"),
+            unrolls=False,
+            residuals=True,
+        )
+        for name, solver, cases in (
+            ("LevenbergMarquardt", jol.LevenbergMarquardt(), RESIDUAL_CASES),
+            ("LevenbergMarquardt-weight", jol.LevenbergMarquardt("weight"), SOME_RESIDUALS),
+            ("LevenbergMarquardt-qr", jol.LevenbergMarquardt("weight", "qr"), "booth bard gulf"),
+            ("LevenbergMarquardt-chol", jol.LevenbergMarquardt("radius", "cholesky"), "booth bard"),
+            ("Dogleg", jol.Dogleg(), SOME_RESIDUALS),
+            ("GaussNewton", jol.GaussNewton(), "booth bard gaussian rosenbrock broyden_banded"),
+            ("NaturalGradient", jol.NaturalGradient("exact"), SOME_RESIDUALS),
+            ("NaturalGradient-cg", jol.NaturalGradient("cg"), "booth bard gulf broyden_banded"),
+        )
+    ),
     Row(
         name="Optax-adam",
         make=lambda case: jol.Optax(ADAM),
@@ -167,8 +297,42 @@ def case_data(case: Case, dtype=np.float64):
 
 
 @functools.cache
-def problem_of(case: Case) -> jol.Problem:
-    return jol.Problem(case.objective)
+def problem_of(case: Case, residuals: bool = False) -> jol.Problem:
+    """The case as a plain objective, or as the sum of its squared residuals, equal in value."""
+    if not residuals:
+        return jol.Problem(case.objective)
+    return jol.Problem(jol.Composite(residuals_of(case), _sum_of_squares, separable=True))
+
+
+def _sum_of_squares(residuals, *args):
+    return jnp.sum(residuals * residuals)
+
+
+# Cases written as one expression, in parts.
+_PARTS = {
+    "booth": lambda x: jnp.stack([x[0] + 2 * x[1] - 7, 2 * x[0] + x[1] - 5]),
+    "rosenbrock": lambda x: jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]),
+    "rosenbrock20": lambda x: jnp.concatenate([10 * (x[1:] - x[:-1] ** 2), 1 - x[:-1]]),
+}
+
+
+def residuals_of(case: Case) -> Callable[..., jax.Array]:
+    """What the objective of a case squares and sums, caught where it does so."""
+    if case.name in _PARTS:
+        return _PARTS[case.name]
+
+    def residual(x, *args):
+        caught = []
+
+        def catch(r):
+            caught.append(jnp.ravel(r))
+            return jnp.sum(r * r)
+
+        with unittest.mock.patch.object(problems, "_sum_of_squares", catch):
+            case.objective(x, *args)
+        return jnp.concatenate(caught)
+
+    return residual
 
 
 @functools.cache
@@ -183,7 +347,12 @@ def answer(row: Row, case: Case) -> Solution:
     x0, args = case_data(case)
     solver = row.make(case.name)
     return jol.solve(
-        problem_of(case), x0, args, solver=solver, tol=row.tol, max_steps=row.max_steps
+        problem_of(case, row.residuals),
+        x0,
+        args,
+        solver=solver,
+        tol=row.tol,
+        max_steps=row.max_steps,
     )
 
 
@@ -197,7 +366,33 @@ def penalised_cosh(x, weight, centre):
     return jnp.sum(jnp.logaddexp(distance, -distance)) + 0.5 * weight * jnp.sum(x * x)
 
 
+def _shifts(x, weight, centre):
+    return x - centre, x
+
+
+def _cosh_and_square(z, weight, centre):
+    return jnp.sum(jnp.logaddexp(z[0], -z[0])) + 0.5 * weight * jnp.sum(z[1] * z[1])
+
+
+PENALISED_COSH = jol.Composite(_shifts, _cosh_and_square, separable=True)  # the same in two parts
+def squared_slope(x, weight, centre):
+    """The square of the family's gradient, halved: the same minimiser, where it is 0."""
+    slope = jnp.tanh(x - centre) + weight * x
+    return 0.5 * jnp.sum(slope * slope)
+
+
 FAMILY = jol.Problem(penalised_cosh)
+ZERO_FAMILY = jol.Problem(squared_slope)
+RESIDUAL_FAMILY = jol.Problem(PENALISED_COSH)
+
+
+def family(row: Row, **features) -> jol.Problem:
+    """The family as the row takes it."""
+    if features:
+        return jol.Problem(PENALISED_COSH if row.residuals else penalised_cosh, **features)
+    if row.minimum_is_zero:
+        return ZERO_FAMILY
+    return RESIDUAL_FAMILY if row.residuals else FAMILY
 
 
 def family_solver(row: Row) -> Solver:

@@ -2,5 +2,17 @@
 
 from .certificate import Certificate, certify
 from .classify import CriticalPoint, Evidence, Kind, classify
+from .covariance import Covariance, covariance
+from .critical_points import CriticalPoints, find_critical_points
 
-__all__ = ["Certificate", "CriticalPoint", "Evidence", "Kind", "certify", "classify"]
+__all__ = [
+    "Certificate",
+    "Covariance",
+    "CriticalPoint",
+    "CriticalPoints",
+    "Evidence",
+    "Kind",
+    "certify",
+    "classify",
+    "covariance",
+]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
@@ -144,9 +145,24 @@ def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
     if not fixed:
         return tracing
     values = [_like(form, side) for side in sides if side is not None]
+    check_bounds(*values)
     captured = list(tracing.captured)
     captured[_POSITIONS["bounds"]] = values
     return tracing._replace(captured=tuple(captured))
+
+
+def check_bounds(*sides: Array) -> None:
+    """Refuse bounds that leave no room, where their values are known."""
+    if len(sides) < 2 or any(isinstance(side, jax.core.Tracer) for side in sides):
+        return
+    lower, upper = sides
+    bad = np.flatnonzero(~(np.asarray(lower) <= np.asarray(upper)))
+    if bad.size:
+        i = int(bad[0])
+        raise ValueError(
+            f"`bounds` must have lower <= upper, but entry {i} has lower {float(lower[i])} and "
+            f"upper {float(upper[i])}. The order is `(lower, upper)`; None stands for no bound."
+        )
 
 
 def _anchor(problem: Problem) -> Callable:

@@ -1,7 +1,15 @@
 """Linear algebra that every layer above may use: vectors from pytrees, solves, Krylov methods."""
 
 from .krylov import LinearSolution, conjugate_gradient, minres
-from .solve import Spectrum, dense_solve, inertia_tolerance, materialize, psd_factor, spectrum
+from .solve import (
+    Spectrum,
+    dense_solve,
+    inertia_tolerance,
+    materialize,
+    psd_factor,
+    psd_solve,
+    spectrum,
+)
 from .trees import Form, choose, norm_inf, safe_norm
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "minres",
     "norm_inf",
     "psd_factor",
+    "psd_solve",
     "safe_norm",
     "spectrum",
 ]

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jax import Array, lax
 
-from ...core import Multipliers, Point, Report, Residuals, solver, static
-from ...linalg import choose, psd_factor, safe_norm
+from ...core import Multipliers, Point, Residuals, solver, static
+from ...linalg import choose, psd_factor, psd_solve, safe_norm
 from .trust_region import (
     Proposal,
     TrustRegionSkeleton,
@@ -79,6 +79,15 @@ class LeastSquares(TrustRegionSkeleton):
         """What is computed once for all steps from a point."""
         return ()
 
+    def place(self, problem, x, args):
+        """Within the bounds, and on one that is missed by rounding only."""
+        if problem.bounds is None:
+            return x
+        lower, upper = problem.box(args)
+        near = 4 * jnp.finfo(x.dtype).eps * jnp.abs(x)
+        x = jnp.where(x - lower <= near, lower, x)
+        return jnp.where(upper - x <= near, upper, x)
+
     def first_size(self, model, x, gradient):
         """|D x|, or the norm of the residuals at 0: Moré (1978), section 6."""
         size = safe_norm(_positive(model[0].scale) * x)
@@ -101,7 +110,7 @@ class LeastSquares(TrustRegionSkeleton):
         free = jnp.where(held, 0, 1).astype(x.dtype)
         if not self._dense(x.shape[0]):
             return LinearModel(residuals, None, None, jnp.ones_like(x), free)
-        slope, weight = _terms(problem, residuals, args)
+        slope, weight = terms(problem, residuals, args)
         root = jnp.sqrt(weight)
         jacobian = jax.jacfwd if x.shape[0] <= residuals.shape[0] else jax.jacrev
         a = root[:, None] * jacobian(lambda x: problem.inner(x, args))(x) * free
@@ -113,7 +122,7 @@ class LeastSquares(TrustRegionSkeleton):
         linear, factor = model
         if self._dense(x.shape[0]):
             return self._within(problem, linear, factor, x, gradient, radius, args)
-        product = _gauss_newton_product(problem, x, args)
+        product = gauss_newton_product(problem, x, args)
         free = lambda v: linear.free * product(linear.free * v)
         proposal = truncated_step(free, linear.free * gradient, radius, jnp.array(False))
         p = jnp.clip(x + proposal.step, *problem.box(args)) - x
@@ -161,7 +170,7 @@ def _prices(problem, x: Array, gradient: Array, args: tuple) -> Multipliers:
     return Multipliers(lower=below, upper=above)
 
 
-def _terms(problem, residuals: Array, args: tuple) -> tuple[Array, Array]:
+def terms(problem, residuals: Array, args: tuple) -> tuple[Array, Array]:
     """h'(r) and the weights, for the terms of a separable outer function."""
     slope_of = jax.grad(lambda z: problem.outer(z, args))
     slope, bend = jax.jvp(slope_of, (residuals,), (jnp.ones_like(residuals),))
@@ -170,7 +179,7 @@ def _terms(problem, residuals: Array, args: tuple) -> tuple[Array, Array]:
     return slope, jnp.maximum(bend, 0.1 * secant)
 
 
-def _gauss_newton_product(problem, x: Array, args: tuple):
+def gauss_newton_product(problem, x: Array, args: tuple):
     """V -> J'HJ v, H the Hessian of the outer function: one product with J and one with J'."""
     z, push = jax.linearize(lambda x: problem.inner(x, args), x)
     pull = jax.linear_transpose(push, x)
@@ -270,13 +279,18 @@ class LevenbergMarquardt(LeastSquares):
 
 
 def _triangular(a: Array, b: Array) -> tuple[Array, Array]:
-    """R and Q'b of A = QR."""
-    q, r = jnp.linalg.qr(a)
-    return r, q.T @ b
+    """R and Q'b of A = QR, both from the triangle of [A b]: Q is never formed.
+
+    Were it formed, that call of LAPACK and the next, of R, would not depend on each other, and such
+    pairs can deadlock jaxlib's CPU threads in a batch.
+    """
+    k, n = min(a.shape), a.shape[1]
+    triangle = jnp.linalg.qr(jnp.concatenate([a, b[:, None]], axis=1), mode="r")
+    return triangle[:k, :n], triangle[:k, n]
 
 
 def _radius_step(factor: _Triangle, radius: Array, m: int, squared: bool) -> Array:
-    """argmin |A p + b| with |p| <= radius, in the scaled variables; least norm if A is singular."""
+    """Argmin |A p + b| with |p| <= radius, in the scaled variables; least norm if A is singular."""
     values, right, shift = factor
     eps = jnp.finfo(values.dtype).eps
     noise = max(m, right.shape[1]) * eps
@@ -296,16 +310,15 @@ def _weighted_normal(square: Array, slope: Array, scale: Array, weight: Array) -
     """-(A'A + weight D^2)^-1 A'b, in scaled variables, by Cholesky."""
     scaled = square / jnp.outer(scale, scale) + weight * jnp.eye(scale.shape[0], dtype=scale.dtype)
     factor, _ = psd_factor(scaled)
-    return -jsl.cho_solve((factor, True), slope / scale) / scale
+    return -psd_solve(factor, slope / scale) / scale
 
 
 def _weighted_qr(r: Array, c: Array, scale: Array, weight: Array) -> Array:
     """The least-squares solution of [A; sqrt(weight) D] p = [-b; 0], by QR."""
     n = scale.shape[0]
     rows = jnp.concatenate([r / scale, jnp.sqrt(weight) * jnp.eye(n, dtype=scale.dtype)])
-    q, triangle = jnp.linalg.qr(rows)
-    rhs = -(q.T @ jnp.concatenate([c, jnp.zeros(n, c.dtype)]))
-    return jsl.solve_triangular(triangle, rhs) / scale
+    triangle, rhs = _triangular(rows, jnp.concatenate([c, jnp.zeros(n, c.dtype)]))
+    return -jsl.solve_triangular(triangle, rhs) / scale
 
 
 @solver(accepts={"bounds"})

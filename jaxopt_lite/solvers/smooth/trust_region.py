@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
-from ...linalg import Spectrum, choose, norm_inf, psd_factor, safe_norm, spectrum
+from ...linalg import Spectrum, choose, norm_inf, psd_factor, psd_solve, safe_norm, spectrum
 from .line_search import Pair
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
@@ -82,6 +82,10 @@ class TrustRegionSkeleton(Solver):
         """The model after a trial, accepted or not; `x` is where we stand now."""
         return lax.cond(accept, lambda: self.model(problem, x, args), lambda: model)
 
+    def place(self, problem, x: Array, args: tuple) -> Array:
+        """Where a trial is evaluated: x itself, or the nearest point of a set."""
+        return x
+
     def first_size(self, model: Any, x: Array, gradient: Array) -> Array:
         """The first radius, or what plays its part, given the model at the start."""
         return 0.25 * jnp.maximum(1, jnp.linalg.norm(x))
@@ -114,7 +118,7 @@ class TrustRegionSkeleton(Solver):
         """Evaluate the proposal, accept or reject it, propose the next."""
         start = state.accepted < 0
         p, predicted = state.proposal.step, state.proposal.decrease
-        x = state.point.x + p
+        x = self.place(problem, state.point.x + p, args)
         value, gradient = problem.value_and_gradient(x, args)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
@@ -260,7 +264,7 @@ def newton_step(hessian: Array, gradient: Array) -> tuple[Array, Array]:
     newton = lax.custom_linear_solve(
         lambda v: hessian @ v,
         -gradient,
-        lambda _, b: units * jsl.cho_solve((factor, True), units * b),
+        lambda _, b: units * psd_solve(factor, units * b),
         symmetric=True,  # derivatives go by the product
     )
     return newton, definite
