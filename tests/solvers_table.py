@@ -158,7 +158,7 @@ ROWS = (
     ),
     Row(
         name="PolyakStep",
-        make=lambda case: jol.PolyakStep(),
+        make=lambda case: jol.PolyakStep(0.0 if case == "penalised_cosh" else by_name(case).minimum),
         tol=1e-6,
         max_steps=20_000,
         cases=("booth", "linear_full_rank", "discrete_integral_equation", "broyden_banded"),
@@ -205,9 +205,9 @@ ROWS = (
         make=lambda case: jol.NonlinearCG(),
         tol=1e-6,
         max_steps=5000,
-        cases=_names("quadratic"),
-        stubborn=frozenset({"meyer"}),
-        float32=_names(tagged="float32"),
+        cases=_names("meyer"),  # condition 1e18, and a valley too narrow for it
+        stubborn=frozenset({"quadratic"}),  # condition 1e6: as for L-BFGS, and longer
+        float32=tuple(name for name in _names(tagged="float32") if name != "gulf"),  # flat
     ),
     *(
         Row(
@@ -239,7 +239,7 @@ ROWS = (
             cases=_split(cases),
             stubborn=frozenset({"meyer", "jennrich_sampson", "brown_dennis"}),
             float32=_split("booth bard box rosenbrock broyden_banded"),
-            unrolls=False,
+            unrolls=name == "NaturalGradient",
             residuals=True,
         )
         for name, solver, cases in (
@@ -376,9 +376,9 @@ def _cosh_and_square(z, weight, centre):
 
 PENALISED_COSH = jol.Composite(_shifts, _cosh_and_square, separable=True)  # the same in two parts
 def squared_slope(x, weight, centre):
-    """The square of the family's gradient, halved: the same minimiser, where it is 0."""
+    """Half the square of the family's gradient, weighted: the same minimiser, where it is 0."""
     slope = jnp.tanh(x - centre) + weight * x
-    return 0.5 * jnp.sum(slope * slope)
+    return 0.5 * jnp.sum(jnp.arange(1, x.size + 1, dtype=x.dtype) * slope * slope)
 
 
 FAMILY = jol.Problem(penalised_cosh)

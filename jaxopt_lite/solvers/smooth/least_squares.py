@@ -22,6 +22,9 @@ from .trust_region import (
 )
 
 DENSE_LIMIT = 500  # unknowns; above, products with J and J' in place of J
+# Up to here J is taken at every trial and gives the gradient too: one sweep over the residuals
+# where a gradient first and J after acceptance make two. Rejected trials waste a J.
+SWEEP_LIMIT = 10
 
 
 class LinearModel(NamedTuple):
@@ -32,6 +35,16 @@ class LinearModel(NamedTuple):
     shift: Array | None  # b (m,)
     scale: Array  # D (n,), the largest norms of the columns of A so far
     free: Array  # (n,), 1 where a variable may move, 0 where a bound holds it
+
+
+class Sweep(NamedTuple):
+    """The residuals at a trial and all first derivatives there."""
+
+    residuals: Array  # r (m,)
+    jacobian: Array  # J (m, n)
+    slope: Array  # h' (m,)
+    weight: Array  # w (m,)
+    free: Array  # (n,)
 
 
 class LeastSquares(TrustRegionSkeleton):
@@ -104,18 +117,28 @@ class LeastSquares(TrustRegionSkeleton):
         return lax.cond(accept, look, lambda: model)
 
     def _linearise(self, problem, old: LinearModel, x, gradient, args) -> LinearModel:
-        residuals = problem.inner(x, args)
-        lower, upper = problem.box(args)
-        held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
-        free = jnp.where(held, 0, 1).astype(x.dtype)
-        if not self._dense(x.shape[0]):
-            return LinearModel(residuals, None, None, jnp.ones_like(x), free)
-        slope, weight = terms(problem, residuals, args)
-        root = jnp.sqrt(weight)
-        jacobian = jax.jacfwd if x.shape[0] <= residuals.shape[0] else jax.jacrev
-        a = root[:, None] * jacobian(lambda x: problem.inner(x, args))(x) * free
-        scale = jnp.maximum(old.scale, jnp.linalg.norm(a, axis=0))
-        return LinearModel(residuals, a, slope / root, scale, free)
+        if self._dense(x.shape[0]):
+            return _weigh(old, _sweep(problem, x, gradient, args))
+        free = _free(problem, x, gradient, args)
+        return LinearModel(problem.inner(x, args), None, None, jnp.ones_like(x), free)
+
+    def measure(self, problem, x, args):
+        """With few unknowns, the gradient from J."""
+        if x.shape[0] > SWEEP_LIMIT:
+            return super().measure(problem, x, args)
+        seen = _sweep(problem, x, None, args)
+        gradient = seen.slope @ seen.jacobian
+        seen = seen._replace(free=_free(problem, x, gradient, args))
+        return problem.outer(seen.residuals, args), gradient, seen
+
+    def adopt(self, model, seen, accept):
+        """The linear model of the trial, if accepted."""
+
+        def look():
+            new = _weigh(model[0], seen)
+            return new, self.factor(new)
+
+        return lax.cond(accept, look, lambda: model)
 
     def propose(self, problem, model, x, gradient, radius, args):
         """The method's step, cut off at the bounds, and what it promises."""
@@ -153,6 +176,30 @@ class LeastSquares(TrustRegionSkeleton):
         return report._replace(
             point=Point(state.point.x, prices), residuals=Residuals.unconstrained(net)
         )
+
+
+def _free(problem, x: Array, gradient: Array, args: tuple) -> Array:
+    """1 where a variable may move, 0 where it is on a bound that its gradient pushes against."""
+    lower, upper = problem.box(args)
+    held = ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+    return jnp.where(held, 0, 1).astype(x.dtype)
+
+
+def _sweep(problem, x: Array, gradient: Array | None, args: tuple) -> Sweep:
+    """Residuals, J and the derivatives of the terms; all are free where no gradient is given."""
+    residuals = problem.inner(x, args)
+    slope, weight = terms(problem, residuals, args)
+    jacobian = jax.jacfwd if x.shape[0] <= residuals.shape[0] else jax.jacrev
+    free = jnp.ones_like(x) if gradient is None else _free(problem, x, gradient, args)
+    return Sweep(residuals, jacobian(lambda x: problem.inner(x, args))(x), slope, weight, free)
+
+
+def _weigh(old: LinearModel, seen: Sweep) -> LinearModel:
+    """A and b from J and the terms, and the scale that never shrinks."""
+    root = jnp.sqrt(seen.weight)
+    a = root[:, None] * seen.jacobian * seen.free
+    scale = jnp.maximum(old.scale, jnp.linalg.norm(a, axis=0))
+    return LinearModel(seen.residuals, a, seen.slope / root, scale, seen.free)
 
 
 def _positive(scale: Array) -> Array:

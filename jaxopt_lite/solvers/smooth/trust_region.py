@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -82,6 +81,14 @@ class TrustRegionSkeleton(Solver):
         """The model after a trial, accepted or not; `x` is where we stand now."""
         return lax.cond(accept, lambda: self.model(problem, x, args), lambda: model)
 
+    def measure(self, problem, x: Array, args: tuple) -> tuple[Array, Array, Any]:
+        """F and its gradient at a trial, and what else was seen there; `adopt` gets that."""
+        return *problem.value_and_gradient(x, args), None
+
+    def adopt(self, model: Any, seen: Any, accept: Array) -> Any:
+        """The model after a trial that `measure` saw more of, in place of `learn`."""
+        raise NotImplementedError
+
     def place(self, problem, x: Array, args: tuple) -> Array:
         """Where a trial is evaluated: x itself, or the nearest point of a set."""
         return x
@@ -119,7 +126,7 @@ class TrustRegionSkeleton(Solver):
         start = state.accepted < 0
         p, predicted = state.proposal.step, state.proposal.decrease
         x = self.place(problem, state.point.x + p, args)
-        value, gradient = problem.value_and_gradient(x, args)
+        value, gradient, seen = self.measure(problem, x, args)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
         accept = start | (finite & (ratio > 1e-4))
@@ -129,7 +136,10 @@ class TrustRegionSkeleton(Solver):
         x = here.point.x
         change = gradient - state.gradient
         pair = lax.stop_gradient(Pair(p, change, p @ change, jnp.ones_like(value), state.accepted))
-        model = self.learn(problem, state.model, pair, x, here.gradient, accept, args)
+        if seen is None:
+            model = self.learn(problem, state.model, pair, x, here.gradient, accept, args)
+        else:
+            model = self.adopt(state.model, seen, accept)
         resized = self.resize(state.radius, ratio, finite, state.proposal)
         radius = jnp.where(start, self.first_size(model, x, gradient), resized)
         radius = lax.stop_gradient(radius)
@@ -315,7 +325,7 @@ def _lone_root(b: Array, gap: Array, radius: Array, slope: Array | float) -> Arr
 
 
 def secular_root(gap, b, radius, slope, floor: Array, ceiling: Array) -> Array:
-    """T in [floor, ceiling] with |b / (gap + t)| = radius + slope t; `floor` where it is less there.
+    """T in [floor, ceiling] with |b / (gap + t)| = radius + slope t; `floor` where less there.
 
     Newton on 1/|p| - 1/(radius + slope t), concave and nearly linear, kept in a shrinking bracket.
     """
