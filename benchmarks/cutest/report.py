@@ -46,7 +46,8 @@ class Results:
             self.near = self._gap(self.best) <= VALUE_TOL
             self.near |= np.abs(self._gap(np.array(published, float))) <= VALUE_TOL
             self.success = self.flat & self.near
-            self.strict = self.success & (self.gradient <= TOL)
+            self.asked = self.gradient <= 1.001 * TOL  # rounding differs from program to program
+            self.strict = self.success & self.asked
 
     def _column(self, key: str) -> np.ndarray:
         """One number of every row; NaN where there is no row, or none in it."""
@@ -87,7 +88,8 @@ def summary(results: Results, keep: np.ndarray, title: str) -> str:
             [name, f"{fine.mean():.1%}",
              f"{results.success[tuned, j].sum()} / {results.success[held_out, j].sum()}",
              f"{flat.sum()}", f"{results.strict[keep, j].sum()}",
-             f"{(claims & ~flat).sum()}", f"{(claims & flat & ~fine).sum()}",
+             f"{(claims & ~flat).sum()}", f"{(claims & ~results.asked[keep, j]).sum()}",
+             f"{(claims & flat & ~fine).sum()}",
              f"{(~claims & fine).sum()}",
              np.nanmedian(results.seconds[shared, j]) * 1e3 if shared.any() else None,
              np.median(counted[counted >= 0]) if (counted >= 0).any() else None,
@@ -95,7 +97,8 @@ def summary(results: Results, keep: np.ndarray, title: str) -> str:
         )  # fmt: skip
     header = [
         "solver", "success", f"tuned ({tuned.sum()}) / held out ({held_out.sum()})",
-        "gradient test", "success, absolute 1e-6", "false claims", "claims elsewhere",
+        "gradient test", "success (absolute)", "false claims", "false claims (absolute)",
+        "claims elsewhere",
         "success, not claimed", "median ms", "median evaluations", "compile CPU-s",
     ]  # fmt: skip
     title += f": {keep.sum()} problems; times over the {common.sum()} that every solver with at "
