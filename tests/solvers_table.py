@@ -82,6 +82,16 @@ RESIDUAL_CASES = """
 """
 SOME_RESIDUALS = "booth rosenbrock bard meyer gulf box kowalik_osborne osborne_one broyden_banded"
 
+HARDER_HALF = """
+    rosenbrock rosenbrock20 rosenbrock100 beale booth himmelblau wood bard box meyer gulf
+    powell_singular powell_badly_scaled brown_badly_scaled osborne_one mlp quadratic logistic
+    helical_valley chebyquad8
+"""
+SMOOTH_IN_FLOAT32 = """
+    rosenbrock rosenbrock20 beale logistic mlp box powell_singular kowalik_osborne watson
+    brown_almost_linear chebyquad8
+"""
+
 # Rounding of f keeps the gradient of Meyer above 1e-8 times its scale, 1e9: STALLED is right.
 ROWS = (
     Row(
@@ -125,6 +135,59 @@ ROWS = (
         # Condition 1e6 and 20 variables with 10 pairs: the last digits of the gradient take long.
         stubborn=frozenset({"meyer", "quadratic"}),
         float32=_names(tagged="float32"),
+    ),
+    Row(
+        name="Newton",
+        make=lambda case: jol.Newton(),
+        tol=1e-8,
+        max_steps=2000,
+        # Osborne's second leads line searches by the Hessian to another local minimum.
+        cases=_names("rosenbrock100 osborne_two"),
+        stubborn=frozenset({"meyer"}),
+        float32=_split(SMOOTH_IN_FLOAT32),
+    ),
+    Row(
+        name="NewtonCG",
+        make=lambda case: jol.NewtonCG(),
+        tol=1e-6,
+        max_steps=2000,
+        cases=_split(HARDER_HALF),
+        stubborn=frozenset({"meyer"}),
+        float32=("rosenbrock20", "beale", "wood", "logistic", "powell_singular", "bard"),
+        unrolls=False,
+    ),
+    *(
+        Row(
+            name=name,
+            make=lambda case, solver=solver: solver,
+            tol=1e-8,
+            max_steps=2000,
+            cases=_split(HARDER_HALF.replace("rosenbrock100", "osborne_two")),
+            stubborn=frozenset({"meyer"}),
+            float32=_split(SMOOTH_IN_FLOAT32),
+        )
+        for name, solver in (
+            ("CubicNewton", jol.CubicNewton()),
+            ("SaddleFreeNewton", jol.SaddleFreeNewton()),
+        )
+    ),
+    Row(
+        name="BFGS",
+        make=lambda case: jol.BFGS(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=_names("rosenbrock100"),
+        stubborn=frozenset({"meyer"}),
+        float32=_names("rosenbrock100", tagged="float32"),
+    ),
+    Row(
+        name="SR1",
+        make=lambda case: jol.SR1(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=_names("rosenbrock100"),
+        stubborn=frozenset({"meyer"}),
+        float32=_split(SMOOTH_IN_FLOAT32),
     ),
     Row(
         name="GradientDescent",

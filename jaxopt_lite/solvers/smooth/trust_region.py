@@ -103,7 +103,7 @@ class TrustRegionSkeleton(Solver):
         `ratio` is actual over predicted decrease of `proposal`; `finite` is False where there was
         nothing to measure.
         """
-        length = proposal.length
+        length = jnp.linalg.norm(proposal.step) if proposal.length is None else proposal.length
         shrunk = jnp.where(finite, 0.25, 0.1) * length
         grown = jnp.where(length > 0.8 * size, 2 * size, size)
         bad = ~finite | (ratio < 0.25)
