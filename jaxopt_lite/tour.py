@@ -2,7 +2,7 @@
 
 breast-cancer data -> logistic regression by three solvers -> certificates
                    -> derivative of the optimum in its penalty, against finite differences
-Himmelblau's function -> a thousand starts in one vmap -> its critical points, classified
+Himmelblau's function -> a thousand starts in one program -> its critical points, classified
 """
 
 import pathlib
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from .certify import CriticalPoint, Kind, certify, classify
+from .certify import CriticalPoint, Kind, certify, find_critical_points
 from .core import Problem, Solution, Solver, solve
 from .solvers import LBFGS, GradientDescent, TrustRegion
 
@@ -135,35 +135,12 @@ def differentiate_the_optimum(data: Split) -> None:
     print()
 
 
-def critical_points_of(fun: Any, starts: jax.Array) -> CriticalPoint:
-    """The distinct critical points reached from `starts` (k, n), by descent on |grad f|^2 / 2."""
-    squared = Problem(lambda x: 0.5 * jnp.sum(jax.grad(fun)(x) ** 2))
-    found = jax.jit(jax.vmap(lambda x: solve(squared, x, tol=1e-10)))(starts)
-    print(f"{found}\n")
-    points = np.asarray(found.x)[np.asarray(found.success)]
-    distinct: list[np.ndarray] = []
-    for x in points:
-        if all(np.linalg.norm(x - y) > 1e-4 for y in distinct):
-            distinct.append(x)
-    result = jax.vmap(lambda x: classify(fun, x))(jnp.asarray(np.stack(distinct)))
-    order = np.argsort(np.asarray(result.value))
-    result = jax.tree.map(lambda leaf: leaf[order], result)
-    stationary = np.asarray(result.kind) != Kind.NOT_STATIONARY
-    return jax.tree.map(lambda leaf: leaf[stationary], result)
-
-
 def explore_a_landscape() -> CriticalPoint:
     """Find and classify the critical points of Himmelblau's function from a thousand starts."""
-    print("Himmelblau's function, 1,000 starts in one vmap")
-    starts = jax.random.uniform(jax.random.key(0), (1000, 2), minval=-5.0, maxval=5.0)
-    points = critical_points_of(himmelblau, starts)
-    print(f"{'x1':>10}{'x2':>10}{'value':>12}{'index':>7}   verdict")
-    for x, value, index, kind in zip(
-        *map(np.asarray, (points.x, points.value, points.morse_index, points.kind)), strict=True
-    ):
-        print(f"{x[0]:>10.5f}{x[1]:>10.5f}{value:>12.5f}{index:>7}   {Kind(int(kind)).verdict}")
-    print()
-    return points
+    print("Himmelblau's function, 1,000 starts in one program")
+    found = find_critical_points(himmelblau, np.array([-5.0, -5.0]), np.array([5.0, 5.0]))
+    print(f"{found}\n")
+    return found.points
 
 
 def draw(

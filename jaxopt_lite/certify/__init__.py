@@ -15,4 +15,5 @@ __all__ = [
     "certify",
     "classify",
     "covariance",
+    "find_critical_points",
 ]

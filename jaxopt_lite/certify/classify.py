@@ -221,9 +221,19 @@ def classify(
 
 
 def describe(
-    problem: Problem, x: PyTree, args: tuple, *, tol: ArrayLike | None, evidence: bool
+    problem: Problem,
+    x: PyTree,
+    args: tuple,
+    *,
+    tol: ArrayLike | None,
+    evidence: bool,
+    slack: ArrayLike | None = None,
 ) -> CriticalPoint:
-    """`classify` for a `Problem` without constraints."""
+    """`classify` for a `Problem` without constraints.
+
+    `slack`, a number or (n,), is by how much the point may be off because the gradient is rounded,
+    for a caller who knows: eigenvalues are then uncertain by their change over that distance too.
+    """
     check.args_tuple(args)
     x = check.start("x", x)
     form = Form.of(x)
@@ -234,17 +244,23 @@ def describe(
             "`jax.jvp(jax.grad(fun), (x,), (v,))`, along the directions of interest."
         )
     flat, captured = flatten(problem, form, args)
-    return _describe(flat, form, x, (args, captured), tol, evidence)
+    return _describe(flat, form, x, (args, captured), tol, evidence, slack)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))
 def _describe(
-    problem: FlatProblem, form: Form, x: PyTree, params: tuple, tol: Any, evidence: bool
+    problem: FlatProblem,
+    form: Form,
+    x: PyTree,
+    params: tuple,
+    tol: Any,
+    evidence: bool,
+    slack: Any,
 ) -> CriticalPoint:
     vector = form.ravel(x)
     value, gradient = problem.value_and_gradient(vector, params)
     values, vectors = spectrum(problem.hessian(vector, params))
-    uncertainty = _uncertainty(problem, vector, params, gradient, values, vectors)
+    uncertainty = _uncertainty(problem, vector, params, gradient, values, vectors, slack)
     size = jnp.max(jnp.abs(values))
     eps = jnp.finfo(vector.dtype).eps
     tolerance = 10 * eps**0.5 * jnp.maximum(1, norm_inf(vector))
@@ -277,14 +293,19 @@ def _describe(
     )
 
 
-def _uncertainty(problem, x, params, gradient, values, vectors) -> Array:
+def _uncertainty(problem, x, params, gradient, values, vectors, slack) -> Array:
     """How far each eigenvalue may be from that at the exact critical point: (n,)."""
     rounding = inertia_tolerance(values)
     solvable = jnp.abs(values) > rounding
     inverse = jnp.where(solvable, 1 / jnp.where(solvable, values, 1), 0)
     newton = vectors @ (inverse * (vectors.T @ gradient))
-    there = spectrum(problem.hessian(x - newton, params)).values
-    moved = 2 * jnp.abs(there - values)
+    ends = (x - newton)[None]
+    if slack is not None:  # to both sides along the direction in which rounding moves x most
+        flattest = vectors[:, jnp.argmin(jnp.abs(values))]
+        moved = flattest * jnp.sum(jnp.abs(flattest) * slack)
+        ends = jnp.stack([x - newton - moved, x - newton + moved])
+    there = jax.vmap(lambda end: spectrum(problem.hessian(end, params)).values)(ends)
+    moved = 2 * jnp.max(jnp.abs(there - values), axis=0)
     return rounding + jnp.where(jnp.isfinite(moved), moved, jnp.inf)
 
 
