@@ -31,9 +31,9 @@ class CubicNewton(SpectralTrustRegion):
     def resize(self, size, ratio, finite, proposal):
         """Interpolate: f(x + p) = f + q(p) + sigma* |p|^3/3 where the ratio was taken."""
         length = safe_norm(proposal.step)
-        cube = length**3 / 3
-        error = (1 - ratio) * proposal.decrease
-        best = size + jnp.where(cube > 0, error / jnp.where(cube > 0, cube, 1), 0)
+        safe = jnp.where(length > 0, length, 1)  # divided by three times: its cube may overflow
+        error = 3 * (1 - ratio) * proposal.decrease / safe / safe / safe
+        best = size + jnp.where(length > 0, error, 0)
         bad = jnp.maximum(4 * size, best)
         good = jnp.clip(best, 0.2 * size, size)
         new = jnp.where(ratio < 0.1, bad, jnp.where(ratio > 0.9, good, size))
@@ -44,7 +44,7 @@ class CubicNewton(SpectralTrustRegion):
         """The global minimiser of the cubic model."""
         plain = spectral_step(model.spectrum, gradient, 0 * radius, 1 / radius)
         length = safe_norm(plain.step)
-        cubic = plain._replace(decrease=plain.decrease - radius * length**3 / 3)
+        cubic = plain._replace(decrease=plain.decrease - radius * length * length * (length / 3))
         shifted = model.spectrum.values + radius * length
         safe = jnp.where(shifted > 0, shifted, 1)
         return finish(model, cubic, gradient, safe)

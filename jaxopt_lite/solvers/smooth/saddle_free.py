@@ -38,4 +38,5 @@ class SaddleFreeNewton(SpectralTrustRegion):
         q = vectors.T @ p
         decrease = -(gradient @ p + 0.5 * (values * q) @ q)
         proposal = plain._replace(step=p, decrease=decrease, settled=~indefinite)
-        return finish(model, proposal, gradient, jnp.maximum(sizes, root * jnp.max(sizes)))
+        least = jnp.maximum(root * jnp.max(sizes), jnp.finfo(values.dtype).tiny)
+        return finish(model, proposal, gradient, jnp.maximum(sizes, least))

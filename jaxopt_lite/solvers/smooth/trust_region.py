@@ -307,11 +307,10 @@ def spectral_step(
     radius = radius + slope * t
     p = -b / (gap + t)
     # Inside at t = floor: interior minimiser if convex, hard case if not: go on along v_1.
-    length = safe_norm(p)
     indefinite = least < -(eps**0.5) * size
-    missing = lax.stop_gradient(jnp.sqrt(jnp.maximum(radius**2 - length**2, 0)))
-    side = jnp.where(b[0] > 0, -1.0, 1.0).astype(p.dtype)
-    p = p.at[0].add(jnp.where(indefinite, side * missing, 0))
+    short = indefinite & (safe_norm(p) < radius)
+    missing = lax.stop_gradient(jnp.sqrt(jnp.maximum(radius**2 - jnp.sum(p[1:] ** 2), 0)))
+    p = p.at[0].set(jnp.where(short, jnp.where(b[0] > 0, -missing, missing), p[0]))
     p = p * jnp.minimum(1, radius / jnp.maximum(safe_norm(p), tiny))
     decrease = -(b @ p + 0.5 * (values * p) @ p)
     return Proposal(vectors @ p, decrease, ~indefinite)
@@ -336,11 +335,11 @@ def secular_root(gap, b, radius, slope, floor: Array, ceiling: Array) -> Array:
         length, goal = jnp.linalg.norm(p), radius + slope * t
         low = jnp.where(length > goal, t, low)
         high = jnp.where(length > goal, high, t)
-        bend = jnp.sum(p * p / (gap + t)) * goal + slope * length**3 / goal
+        bend = jnp.sum(p * p / (gap + t)) * goal + slope * length * length * (length / goal)
         safe = jnp.where(bend > 0, bend, 1)
         newton = t + (length - goal) * length**2 / safe
         middle = jnp.sqrt(low * high)
-        good = (newton > low) & (newton < high) & (bend > 0)
+        good = (newton >= low) & (newton <= high) & (bend > 0)  # equal: converged, stay
         return jnp.where(good, newton, middle), low, high
 
     return lax.fori_loop(0, 12, refine, (floor, floor, ceiling))[0]
@@ -420,6 +419,7 @@ def truncated_step(
 def _to_boundary(p: Array, d: Array, radius: Array) -> Array:
     """The t >= 0 with |p + t d| = radius, for |p| <= radius."""
     length = jnp.linalg.norm(d)
+    p = p / radius  # so that the square of a long radius does not overflow
     along = p @ (d / length)
-    room = jnp.maximum(radius**2 - p @ p, 0)
-    return (jnp.sqrt(along * along + room) - along) / length
+    room = jnp.maximum(1 - p @ p, 0)
+    return (jnp.sqrt(along * along + room) - along) * (radius / length)
