@@ -93,9 +93,9 @@ def test_saddle_free_newton_is_the_trust_region_on_a_convex_function():
 # -- evaluations -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", EXACT, ids=str)
-def test_hessians_are_taken_at_accepted_points_only(solver):
-    """Counted on the host, in the rule for the second derivative."""
+@pytest.mark.parametrize("solver", [*EXACT, *QUASI], ids=str)
+def test_a_step_is_a_gradient_and_hessians_are_taken_at_accepted_points_only(solver):
+    """Counted on the host, in the rules for the first and the second derivative."""
     gradients, hessians = [], []
 
     def plain(x):
@@ -121,15 +121,13 @@ def test_hessians_are_taken_at_accepted_points_only(solver):
         (x,), (v,) = primals, tangents
         return plain(x), slope(x) @ v
 
-    sol = jol.minimize(
-        objective, jnp.array([-1.2, 1.0]), solver=solver, tol=1e-8, differentiate="implicit"
-    )
+    sol = jol.minimize(objective, jnp.array([-1.2, 1.0]), solver=solver, tol=1e-8)
     jax.effects_barrier()
     assert sol.status == Status.CONVERGED
     accepted = int(sol.state.accepted)
     assert accepted < sol.steps - 1  # some trials were rejected
     assert len(gradients) == sol.steps
-    assert len(hessians) == accepted + 1  # and the start's
+    assert len(hessians) == (0 if solver in QUASI else accepted + 1)  # one of them the start's
 
 
 TYPICAL = "beale helical_valley bard box wood kowalik_osborne brown_dennis watson chebyquad8"
@@ -148,7 +146,7 @@ def total(solver, tol):
 
 def test_bfgs_evaluates_little_more_than_once_an_accepted_step():
     steps, accepted = total(jol.BFGS(), 1e-6)
-    # SciPy 1.17: 371 evaluations in 298 steps, 1.24 a step (Brown & Dennis not below 1.04e-6).
+    # Here 322 in 284 steps; SciPy 1.17 takes 387 in 292, and ends Brown & Dennis above 1e-6.
     assert steps <= 350
     assert steps <= 1.25 * accepted
 
