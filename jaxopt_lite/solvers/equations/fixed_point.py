@@ -177,7 +177,9 @@ class Anderson(Solver):
     def _learn(self, state: AndersonState, x: Array, f: Array, start: Array):
         """The differences with those to the last evaluation, in place of the oldest."""
         change = f - state.f_last
-        known = ~start & jnp.all(jnp.isfinite(change)) & (norm_inf(change) > 0)
+        # What is lost in the rounding of T(x) - x teaches nothing, and would lead far away.
+        noise = 10 * jnp.finfo(x.dtype).eps * jnp.maximum(norm_inf(x), norm_inf(state.last))
+        known = ~start & jnp.all(jnp.isfinite(change)) & (norm_inf(change) > noise)
         slot = jnp.mod(state.evaluations, self.memory)
         steps = state.steps.at[slot].set(choose(known, x - state.last, state.steps[slot]))
         changes = state.changes.at[slot].set(choose(known, change, state.changes[slot]))

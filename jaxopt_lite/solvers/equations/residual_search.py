@@ -49,12 +49,13 @@ class SearchState(NamedTuple):
     value: Array  # 1/2 |F_k|^2, infinite before the start is evaluated
     memory: Any  # of the method
     direction: Direction
+    least: Array  # smallest value so far
     accepted: Array  # number of accepted steps; -1 before the start is evaluated
     last_resort: Array  # the direction is the second one tried from here
     # the search along d, changed at each evaluation
     step: Array  # the next trial t
     trials: Array  # along this direction
-    idle: Array  # evaluations since |F|^2 last fell by more than its rounding
+    idle: Array  # evaluations since |F|^2 last fell below all before by more than rounding
     failure: Array
 
 
@@ -96,6 +97,7 @@ class ResidualSearch(Solver):
             value=infinite,
             memory=self.start_memory(problem, x, args),
             direction=Direction(jnp.zeros_like(x), zero),
+            least=infinite,
             accepted=count - 1,
             last_resort=no,
             step=zero,
@@ -131,8 +133,7 @@ class ResidualSearch(Solver):
         else:
             direction, memory = choose(new, (direction, memory), (state.direction, state.memory))
 
-        noise = 10 * jnp.finfo(x.dtype).eps * state.value
-        fallen = start | (accept & (value < state.value - noise))
+        fallen = start | (accept & (value < state.least * (1 - 10 * jnp.finfo(x.dtype).eps)))
         idle = choose(fallen, 0, state.idle + 1)
         stalled = (failed & state.last_resort) | (idle > PATIENCE)
         return SearchState(
@@ -141,6 +142,7 @@ class ResidualSearch(Solver):
             value=choose(accept, value, state.value),
             memory=memory,
             direction=direction,
+            least=choose(start | (value < state.least), value, state.least),
             accepted=choose(accept, state.accepted + 1, state.accepted),
             last_resort=choose(accept, jnp.array(False), state.last_resort | failed),
             step=choose(new, 1, shorter),
