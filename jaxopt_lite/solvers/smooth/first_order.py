@@ -2,10 +2,13 @@
 
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ...core import Point, Report, Residuals, Solver, Status
+from ...linalg import choose
 
 
 class FirstOrderState(NamedTuple):
@@ -16,16 +19,17 @@ class FirstOrderState(NamedTuple):
     value: Array
     gradient: Array
     memory: Any  # of the rule
-    still: Array  # whether the last move was no move at all
+    still: Array  # how many moves in a row have been no moves at all
 
 
 class FirstOrder(Solver):
     """x <- x + move, where `move(problem, memory, x, value, gradient, args)` -> (move, memory).
 
-    `constant` says that a rule which once does not move never will: then that is STALLED.
+    `rests` says after how many moves in a row that were none the rule will never move again: then
+    that is STALLED. 0: it may always.
     """
 
-    constant: ClassVar[bool] = False
+    rests: ClassVar[int] = 0
 
     def start_memory(self, problem, x: Array) -> Any:
         """The rule's memory before the first step."""
@@ -37,9 +41,9 @@ class FirstOrder(Solver):
 
     def init(self, problem, point, args):
         """At the start, nothing evaluated."""
-        zero, still = jnp.zeros((), point.x.dtype), jnp.array(False)
+        zero, gradient = jnp.zeros((), point.x.dtype), jnp.zeros_like(point.x)
         memory = self.start_memory(problem, point.x)
-        return FirstOrderState(point, point, zero, jnp.zeros_like(point.x), memory, still)
+        return FirstOrderState(point, point, zero, gradient, memory, jnp.int32(0))
 
     def step(self, problem, state, args):
         """Evaluate where we stand, then move."""
@@ -47,12 +51,36 @@ class FirstOrder(Solver):
         value, gradient = problem.value_and_gradient(x, args)
         move, memory = self.move(problem, state.memory, x, value, gradient, args)
         moved = state.point._replace(x=x + move)
-        return FirstOrderState(
-            moved, state.point, value, gradient, memory, jnp.all(moved.x == x) & self.constant
-        )
+        still = choose(jnp.all(moved.x == x), state.still + 1, jnp.zeros_like(state.still))
+        return FirstOrderState(moved, state.point, value, gradient, memory, still)
 
     def report(self, problem, state, args):
         """The point that was measured, one move behind the newest."""
-        failure = jnp.where(state.still, Status.STALLED, Status.RUNNING).astype(jnp.int32)
+        failure = jnp.int32(Status.RUNNING)
+        if self.rests:
+            failure = choose(state.still >= self.rests, int(Status.STALLED), failure)
         residuals = Residuals.unconstrained(state.gradient)
         return Report(state.measured, state.value, residuals, True, failure)
+
+
+def require_number(
+    label: str, value: Any, low: float, high: float = jnp.inf, *, closed: bool = False, way_out=""
+) -> None:
+    """A field that is a number, or an array of them for a sweep, within (low, high).
+
+    `closed`: `low` itself is allowed. Tracers and the placeholders of `jax.tree` pass.
+    """
+    if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array, str)):
+        return
+    if isinstance(value, jax.core.Tracer):
+        return
+    real = not isinstance(value, (bool, str)) and np.asarray(value).dtype.kind in "iuf"
+    if real:
+        given = np.asarray(value)
+        above = given >= low if closed else given > low
+        if np.all(above & (given < high)):
+            return
+    sign = ">=" if closed else ">"
+    limits = [f"{sign} {low:g}"] * (low > -np.inf) + [f"< {high:g}"] * (high < np.inf)
+    expected = " and ".join(limits) or "that is finite"
+    raise ValueError(f"{label} must be a number {expected}, but {value!r} came. {way_out}")
