@@ -31,9 +31,9 @@ class CubicNewton(SpectralTrustRegion):
     def resize(self, size, ratio, finite, proposal):
         """Interpolate: f(x + p) = f + q(p) + sigma* |p|^3/3 where the ratio was taken."""
         length = safe_norm(proposal.step)
-        safe = jnp.where(length > 0, length, 1)  # divided by three times: its cube may overflow
-        error = 3 * (1 - ratio) * proposal.decrease / safe / safe / safe
-        best = size + jnp.where(length > 0, error, 0)
+        cubic = size * length * length * (length / 3)  # in this order: |p|^3 may overflow
+        error = (1 - ratio) * proposal.decrease / jnp.where(cubic > 0, cubic, 1)
+        best = size * (1 + jnp.where(cubic > 0, error, 0))
         bad = jnp.maximum(4 * size, best)
         good = jnp.clip(best, 0.2 * size, size)
         new = jnp.where(ratio < 0.1, bad, jnp.where(ratio > 0.9, good, size))
