@@ -443,6 +443,8 @@ def _cosh_and_square(z, weight, centre):
 
 
 PENALISED_COSH = jol.Composite(_shifts, _cosh_and_square, separable=True)  # the same in two parts
+
+
 def squared_slope(x, weight, centre):
     """Half the square of the family's gradient, weighted: the same minimiser, where it is 0."""
     slope = jnp.tanh(x - centre) + weight * x

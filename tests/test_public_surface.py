@@ -33,7 +33,9 @@ def test_every_solver_is_public_and_in_the_readme():
         assert f"`{name}(" in README
 
 
-@pytest.mark.parametrize("name", ["solve", "minimize", "certify", "classify", "find_critical_points"])
+@pytest.mark.parametrize(
+    "name", ["solve", "minimize", "certify", "classify", "find_critical_points"]
+)
 def test_every_argument_is_documented(name):
     function = getattr(jol, name)
     text = inspect.getdoc(function) or ""

@@ -10,14 +10,13 @@ import optimistix as optx
 import scipy.optimize as so
 
 import jaxopt_lite as jol
-from jaxopt_lite.core.solver import TABLE as OUR_SOLVERS
 
 from .. import peers
 from ..peers import Info, Peer
 
 CHANGES = 1e-6  # / 10,000 is what Optimistix is asked for, whatever the tolerance of the others
-LEAST_SQUARES_ONLY = ("LevenbergMarquardt", "GaussNewton", "Dogleg")
-NOT_COMPARED = ("FixedStep", "Optax", "GradientDescent")
+OURS_FOR_RESIDUALS = ("LevenbergMarquardt", "GaussNewton", "Dogleg")
+OURS = ("BFGS", "SR1", "Newton", "NewtonCG", "CubicNewton", "SaddleFreeNewton", "NonlinearCG")
 
 
 class Said(NamedTuple):
@@ -40,16 +39,13 @@ def contestants(family: str, words: str = "") -> list[Peer]:
 
 
 def _for_objectives() -> list[Peer]:
-    """Of ours, whatever smooth solver the package has."""
-    known = {"TrustRegion", "LBFGS", *NOT_COMPARED}
-    able = [name for name, solver in OUR_SOLVERS.items() if "objective" in solver.kinds]
-    more = [name for name in able if name not in known and hasattr(jol, name)]
+    """Of ours, those that need no step size."""
     return [
         _ours("default", None),
         _ours("TrustRegion exact", jol.TrustRegion("exact")),
         _ours("TrustRegion cg", jol.TrustRegion("cg")),
         _ours("LBFGS", jol.LBFGS()),
-        *(_ours(name, getattr(jol, name)()) for name in more),
+        *(_ours(name, getattr(jol, name)()) for name in OURS if hasattr(jol, name)),
         _changes(peers.OPTIMISTIX_BFGS),
         _changes(peers.OPTIMISTIX_LBFGS),
         peers.JAXOPT_ZOOM,
@@ -91,7 +87,7 @@ def _for_residuals() -> list[Peer]:
     ours = []
     if hasattr(jol, "least_squares"):
         ours = [_our_residuals("least_squares default", None)]
-        there = [name for name in LEAST_SQUARES_ONLY if hasattr(jol, name)]
+        there = [name for name in OURS_FOR_RESIDUALS if hasattr(jol, name)]
         ours += [_our_residuals(name, getattr(jol, name)()) for name in there]
     return [
         *ours,

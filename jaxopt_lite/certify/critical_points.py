@@ -161,7 +161,7 @@ def find_critical_points(
 
     finite = np.isfinite(ends.error) & np.all(np.isfinite(ends.x), axis=1)
     critical = finite & ends.critical
-    inside = critical & np.all(np.abs(ends.u) <= 1 + 20 * tol, axis=1)
+    inside = critical & (np.max(np.abs(ends.u), axis=1) <= 1 + tol + ends.error)
     chosen, owner = _one_of_each(ends, np.flatnonzero(inside), tol)
     points = _classified(problem, form, ends, chosen, args)
     # `classify` has the last word.

@@ -156,7 +156,7 @@ class LeastSquares(TrustRegionSkeleton):
         scale = _positive(linear.scale)
         p = self.dense_step(linear, factor, scale, radius)
         p = jnp.clip(x + p, *problem.box(args)) - x
-        image = linear.jacobian @ p  # type: ignore[operator]
+        image = linear.jacobian @ p
         decrease = -(linear.shift @ image + 0.5 * image @ image)
         return Proposal(p, decrease, jnp.array(True), safe_norm(scale * p))
 
@@ -320,9 +320,9 @@ class LevenbergMarquardt(LeastSquares):
         """By the secular equation, or with the weight that `radius` is the inverse of."""
         if self.damping == "radius":
             return _radius_step(factor, radius, linear.jacobian.shape[0], self._squares) / scale
-        if self._squares:
-            return _weighted_normal(*factor, scale, 1 / radius)
-        return _weighted_qr(*factor, scale, 1 / radius)
+        first, second = factor
+        weighted = _weighted_normal if self._squares else _weighted_qr
+        return weighted(first, second, scale, 1 / radius)
 
 
 def _triangular(a: Array, b: Array) -> tuple[Array, Array]:
