@@ -128,8 +128,9 @@ def _optimistix_residuals(cls: type) -> Peer:
 def _jaxopt_residuals() -> Peer:
     def make(fun, tol, max_steps):
         solver = jaxopt.LevenbergMarquardt(
-            fun, tol=tol, maxiter=max_steps, solver="qr", stop_criterion="grad-l2-norm"
-        )
+            fun, tol=tol, maxiter=max_steps, solver="qr", materialize_jac=True,
+            stop_criterion="grad-l2-norm",
+        )  # fmt: skip
 
         def run(x0):
             x, state = solver.run(x0)

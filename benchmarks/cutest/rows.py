@@ -106,12 +106,16 @@ def _work(study: Study, jobs: list[tuple[Entry, list[str]]], tell: Any) -> None:
 
 
 def _judge(family: str, fun: Callable) -> Callable[[Any], tuple[float, float]]:
-    """X -> (f, ||grad f||_inf), from the function alone."""
+    """X -> (f, ||grad f||_inf), from the function alone.
 
-    def objective(x):
-        return 0.5 * jnp.sum(fun(x) ** 2) if family == "equations" else fun(x)
+    Forward mode for residuals, as in all contestants: in reverse, that of CERI651C is NaN.
+    """
 
-    measure = jax.jit(jax.value_and_grad(objective))
+    def half_square(x):
+        r = fun(x)
+        return 0.5 * jnp.sum(r**2), r @ jax.jacfwd(fun)(x)
+
+    measure = jax.jit(half_square if family == "equations" else jax.value_and_grad(fun))
 
     def judge(x):
         value, gradient = measure(jnp.asarray(x, jnp.float64))
@@ -139,6 +143,8 @@ def _one(peer: Peer, fun, x0, tol, judge, tell) -> tuple[dict, Callable | None]:
             run(x0)
             seconds = time.perf_counter() - start
             compiling = max(compiling - seconds, 0.0)
+    except BrokenPipeError:  # the parent is gone
+        raise
     except Exception as error:  # a peer may raise on a NaN, or fail to compile
         return {"failure": f"{type(error).__name__}: {error}"[:200]}, None
     value, gradient = judge(x)
