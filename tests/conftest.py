@@ -1,6 +1,7 @@
 """Float64, strict promotion and the CPU, for the whole suite; and the counters that tests share."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 
@@ -27,6 +28,19 @@ def _listen(event: str, duration: float, **_: object) -> None:
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+_PROGRAMS = 2000  # kept at once: ten memory maps each, of which Linux allows a process 65,530
+_kept_from = 0
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget compiled programs before there are too many, which crashes the process."""
+    global _kept_from
+    if _compiled - _kept_from > _PROGRAMS:
+        _kept_from = _compiled
+        jax.clear_caches()
+        gc.collect()
 
 
 class Count:
