@@ -1,7 +1,14 @@
 """Faults that were met once, kept from coming back."""
 
+import gc
 import subprocess
 import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxopt_lite as jol
+from jaxopt_lite.core import tracing
 
 BATCHED = """
 import jax, jax.numpy as jnp, numpy as np
@@ -27,3 +34,22 @@ def test_batched_factorisations_do_not_deadlock():
         [sys.executable, "-c", BATCHED], capture_output=True, text=True, check=True, timeout=200
     )
     assert done.stdout.strip() == "done"
+
+
+def test_traces_die_with_the_function_they_are_of():
+    """A key of the cache once held the function itself: nothing was freed, bound methods stale."""
+    before = len(tracing._cache)
+    jol.minimize(lambda x: jnp.sum(x * x), jnp.ones(2), solver=jol.LBFGS())
+    jol.least_squares(lambda x: x, jnp.ones(2))
+    jol.root(lambda x: x, jnp.ones(2))
+    gc.collect()
+    assert len(tracing._cache) <= before
+
+
+def test_new_values_of_bounds_and_new_wrappers_compile_nothing(compilations):
+    residual = lambda x: x - 3.0
+    fit = lambda upper: jol.least_squares(residual, jnp.ones(2), bounds=(0.0, upper)).x
+    np.testing.assert_allclose(fit(2.0), 2.0)
+    with compilations() as count:
+        np.testing.assert_allclose(fit(1.5), 1.5)
+    assert count.programs == 0

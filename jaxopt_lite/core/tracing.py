@@ -130,11 +130,13 @@ def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
     fixed = isinstance(problem.bounds, Fixed)
     sides = problem.bounds.bounds if fixed else ()
     bounds = tuple(side is not None for side in sides) if fixed else problem.bounds
-    functions = (problem.objective, problem.eq, problem.ineq, bounds, problem.nonsmooth)
+    anchor = _anchor(problem)
+    named = [_named(fun, anchor) for fun in (problem.objective, problem.eq)]
+    functions = (*named, problem.ineq, bounds, problem.nonsmooth, problem.has_aux)
     signature = _signature(args), jax.config.read("jax_enable_x64")
     try:
-        known = _cache.setdefault(_anchor(problem), {})
-        key = (functions, problem.has_aux, form, *signature)
+        known = _cache.setdefault(anchor, {})
+        key = (functions, form, *signature)
         tracing = known.get(key)
     except TypeError:  # not weakly referable, or not hashable: traced anew each time
         known, key, tracing = {}, None, None
@@ -171,6 +173,15 @@ def _anchor(problem: Problem) -> Callable:
     while isinstance(function, Composite):
         function = function.inner
     return getattr(function, "anchor", function)
+
+
+def _named(function: Any, anchor: Callable) -> Any:
+    """What tells `function` from others of the same anchor, without keeping the anchor alive."""
+    if isinstance(function, Composite):
+        return _named(function.inner, anchor), function.outer, function.separable
+    if function is anchor or getattr(function, "anchor", None) is anchor:
+        return type(function)
+    return function
 
 
 def _signature(args: tuple) -> tuple:
