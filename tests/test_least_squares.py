@@ -40,7 +40,7 @@ def test_nist_sets_from_both_starts(case):
         np.testing.assert_allclose(2 * sol.value[lane], case.sum_of_squares, rtol=1e-9, atol=1e-20)
 
 
-# The deviations of Lanczos 1 and 2 are certified for residuals that are rounding in the data.
+# Lanczos 1 fits to 1e-13: at an estimate of eleven digits its residuals are 170 times as large.
 @pytest.mark.parametrize("case", [c for c in nist.SETS if c.name not in ("Lanczos1",)], ids=str)
 def test_nist_standard_deviations(case):
     data = jnp.asarray(case.x), jnp.asarray(case.y)
