@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -53,3 +54,21 @@ def test_new_values_of_bounds_and_new_wrappers_compile_nothing(compilations):
     with compilations() as count:
         np.testing.assert_allclose(fit(1.5), 1.5)
     assert count.programs == 0
+
+
+def test_a_tie_is_decided_once_for_the_whole_step(monkeypatch):
+    """XLA computed the decision anew for each array: x moved and its value stayed behind."""
+    # At its minimiser along d a quadratic has fallen by half of what the slope promised.
+    monkeypatch.setattr(jol.BFGS, "sufficient_decrease", 0.5)
+    rng = np.random.default_rng(0)
+    starts, scales = jnp.array(rng.normal(size=(2, 4000, 3)))
+    problem = jol.Problem(lambda x, a: 0.5 * jnp.sum(jnp.exp(a) * x * x))
+    for steps in (3, 8):
+        fit = lambda x, a, steps=steps: jol.solve(
+            problem, x, (a,), solver=jol.BFGS(), max_steps=steps, tol=1e-12
+        )
+        sol = jax.vmap(fit)(starts, scales)
+        value = 0.5 * np.sum(np.exp(scales) * sol.x**2, axis=-1)
+        gradient = np.max(np.exp(scales) * np.abs(sol.x), axis=-1)
+        np.testing.assert_allclose(sol.value, value, rtol=1e-12)
+        np.testing.assert_allclose(sol.residuals.stationarity, gradient, rtol=1e-12)

@@ -10,7 +10,7 @@ from .solve import (
     psd_solve,
     spectrum,
 )
-from .trees import Form, choose, norm_inf, safe_norm
+from .trees import Form, choose, norm_inf, once, safe_norm
 
 __all__ = [
     "Form",
@@ -23,6 +23,7 @@ __all__ = [
     "materialize",
     "minres",
     "norm_inf",
+    "once",
     "psd_factor",
     "psd_solve",
     "safe_norm",

@@ -83,6 +83,16 @@ def choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
     return jax.tree.map(leaf, no, yes)
 
 
+def once(condition: Array) -> Array:
+    """`condition`, computed once for all that read it.
+
+    XLA computes a comparison anew in every fused loop that reads it, and may round its operands
+    differently there: at a tie, half of a step is then accepted. It never repeats a square root.
+    (`lax.optimization_barrier` is gone before XLA fuses.)
+    """
+    return lax.sqrt(condition.astype(jnp.float32)) > 0.5
+
+
 def norm_inf(vector: Array | None) -> Array:
     """max_i |v_i|; 0 for an empty or absent vector. NaN if any entry is."""
     if vector is None or vector.size == 0:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...core import Point, Report, Residuals, Solver, Status
-from ...linalg import choose
+from ...linalg import choose, once
 
 DECREASE = 1e-4  # of the fall that the slope promises; Armijo's constant
 TRIALS = 40  # evaluations along one direction, the last resort: t is 1e-12 at most by then
@@ -115,7 +115,7 @@ class ResidualSearch(Solver):
         value = 0.5 * (residual @ residual)
         slack = self.slack(state.accepted.astype(x.dtype))
         allowed = state.value * (1 + slack) + DECREASE * t * slope
-        accept = start | ((value <= allowed) & (slope < 0) & jnp.any(x != old))
+        accept = once(start | ((value <= allowed) & (slope < 0) & jnp.any(x != old)))
         tried = state.trials + 1
         least = jnp.where(state.last_resort, TRIALS, self.trials)
         failed = ~accept & ((tried >= least) | jnp.all(x == old))

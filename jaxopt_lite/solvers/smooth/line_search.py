@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...core import Point, Report, Residuals, Solver, Status
-from ...linalg import choose
+from ...linalg import choose, once
 
 # Evaluations in a row that lower f by no more than its rounding, before ...
 EASY = 10  # sufficient decrease alone is enough
@@ -137,6 +137,7 @@ class LineSearch(Solver):
             fair = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
             steep = slope0 + state.step * jnp.minimum(state.bend, 0)
         decrease, accept = self._judge(state, slope0, fair, steep, value, slope, noise)
+        accept = once(accept)
         hopeless = ~accept & ((state.idle == RESTART) | ~(fair < 0))
         turn = accept | hopeless
 

@@ -7,7 +7,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
-from ...linalg import choose
+from ...linalg import choose, once
 from .first_order import FirstOrder, require_number
 from .line_search import first_length, first_scale
 
@@ -132,7 +132,7 @@ class Nesterov(Solver):
         length = state.length
         if self.step_size is None:
             new = lax.stop_gradient((value, gradient))
-            accept = start | self._is_short(state, *new)
+            accept = once(start | self._is_short(state, *new))
             length, leaps = self._length(state, start, accept, new[1])
             keep = ~start & ~leaps & (accept | (state.idle == 0))
         evaluated = state.point, value, gradient, state.x, state.weights[1]

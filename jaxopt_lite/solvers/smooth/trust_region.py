@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Point, Report, Residuals, Solver, Status, solver, static
-from ...linalg import Spectrum, choose, norm_inf, psd_factor, psd_solve, safe_norm, spectrum
+from ...linalg import Spectrum, choose, norm_inf, once, psd_factor, psd_solve, safe_norm, spectrum
 from .line_search import Pair
 
 PATIENCE = 20  # accepted steps without progress beyond rounding, before STALLED
@@ -129,7 +129,7 @@ class TrustRegionSkeleton(Solver):
         value, gradient, seen = self.measure(problem, x, args)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
-        accept = start | (finite & (ratio > 1e-4))
+        accept = once(start | (finite & (ratio > 1e-4)))
 
         new = state._replace(point=state.point._replace(x=x), value=value, gradient=gradient)
         here = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
