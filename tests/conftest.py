@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all the time goes into compiling programs that run for a millisecond: do not optimise them.
@@ -30,17 +31,24 @@ def _listen(event: str, duration: float, **_: object) -> None:
 jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
-_PROGRAMS = 2000  # kept at once: ten memory maps each, of which Linux allows a process 65,530
-_kept_from = 0
+_MAPS = 30_000  # memory maps kept at once; Linux allows a process 65,530 and ends it beyond
+_EVERY = 50  # programs between two looks; each takes 10 to 30 maps, by the release of jaxlib
+_looked_at = 0
+
+
+def _memory_maps() -> int:
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 def pytest_runtest_teardown() -> None:
-    """Forget compiled programs before there are too many, which crashes the process."""
-    global _kept_from
-    if _compiled - _kept_from > _PROGRAMS:
-        _kept_from = _compiled
-        jax.clear_caches()
-        gc.collect()
+    """Forget compiled programs before their memory maps are too many, which crashes the process."""
+    global _looked_at
+    if _compiled - _looked_at > _EVERY:
+        _looked_at = _compiled
+        if _memory_maps() > _MAPS:
+            jax.clear_caches()
+            gc.collect()
 
 
 class Count:
