@@ -277,7 +277,9 @@ ROWS = (
         make=lambda case: jol.NonlinearCG(),
         tol=1e-6,
         max_steps=5000,
-        cases=_split(HARDER_HALF.replace("meyer", "")),  # condition 1e18, a valley too narrow
+        # Without Meyer (condition 1e18) and Powell's badly scaled (1e15): in valleys as narrow,
+        # conjugate directions are rounding, and whether it arrives differs with the release of XLA.
+        cases=_split(HARDER_HALF.replace("meyer", "").replace("powell_badly_scaled", "")),
         stubborn=frozenset({"quadratic"}),  # condition 1e6: as for L-BFGS, and longer
         float32=tuple(name for name in _names(tagged="float32") if name != "gulf"),  # flat
     ),

@@ -140,7 +140,8 @@ def test_value_by_the_envelope_theorem_to_second_order(log):
 
 def test_first_derivative_of_the_value_solves_no_linear_system():
     def program(reach):
-        return jax.jit(jax.grad(reach)).lower(P).compile().as_text().lower()
+        large = jnp.linspace(0.5, 3.0, 10)  # factors of small matrices are unrolled
+        return jax.jit(jax.grad(reach)).lower(large).compile().as_text().lower()
 
     assert "potrf" not in program(lambda p: log_by_args(p).value)  # LAPACK's Cholesky
     assert "potrf" in program(lambda p: jnp.sum(log_by_args(p).x))
