@@ -76,6 +76,21 @@ def test_every_public_solver_is_in_the_table():
     assert public == set(TABLE)
 
 
+def test_no_two_solvers_have_equal_structures():
+    """A wrong program answered, once in a thousand compilations: jax.jit looks up by equality."""
+    structures = [jax.tree.structure(cls) for cls in map(_plain, TABLE.values())]
+    for i, one in enumerate(structures):
+        assert all(one != other for other in structures[:i])
+
+
+def _plain(cls):
+    """An instance with a 0 in each field: only its structure matters."""
+    solver = object.__new__(cls)
+    for field in dataclasses.fields(cls):
+        object.__setattr__(solver, field.name, 0)
+    return solver
+
+
 # -- the answer ------------------------------------------------------------------------------------
 
 

@@ -80,11 +80,34 @@ def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         meta = [f.name for f in fields if f.metadata.get("static")]
         data = [f.name for f in fields if not f.metadata.get("static")]
-        jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+        _register(cls, data, meta)
         TABLE[cls.__name__] = cls
         return cls
 
     return make
+
+
+def _register(cls: type[S], data: list[str], meta: list[str]) -> None:
+    """Make `cls` a pytree, different from those of other classes.
+
+    `jax.tree_util.register_dataclass` is not enough: in jax 0.10 such structures are equal whatever
+    their classes, and where hashes collide too a call is answered by another solver's program.
+    """
+
+    def keyed(self: S):
+        children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in data]
+        return children, tuple(getattr(self, name) for name in meta)
+
+    def flat(self: S):
+        return [getattr(self, name) for name in data], tuple(getattr(self, name) for name in meta)
+
+    def build(aux: tuple, children: Iterable[Any]) -> S:
+        self = object.__new__(cls)  # unchecked: leaves may be tracers or placeholders
+        for name, value in (*zip(data, children, strict=True), *zip(meta, aux, strict=True)):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, keyed, build, flat)
 
 
 def require_accepts(solver: Solver, problem: Problem) -> None:
