@@ -40,8 +40,9 @@ class BFGS(LineSearch):
         s, y, sy = pair.s, pair.y, pair.sy
         here = lax.stop_gradient(gradient)
         eye = jnp.eye(s.shape[0], dtype=s.dtype)
-        # max(1, |x|) at first: ten times that, as L-BFGS goes, costs a sixth more evaluations here.
-        first = first_scale(0.1 * first_length(lax.stop_gradient(x)), y @ y)
+        # 0.6 max(1, |x|) at first: 10, as L-BFGS goes, costs a sixth more evaluations here, and 1
+        # leads from x to the origin, where symmetric functions are stationary.
+        first = first_scale(0.06 * first_length(lax.stop_gradient(x)), y @ y)
 
         bent = (sy > 0) & jnp.isfinite(y @ y)
         safe = jnp.where(bent, sy, 1)

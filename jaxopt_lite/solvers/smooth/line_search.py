@@ -56,8 +56,8 @@ class LineSearch(Solver):
 
     It has `start_memory(x)`, `remember(memory, pair, accept)` and `direct(memory, gradient)` -> d,
     scaled so that t = 1 is the first trial. Sufficient decrease is f(x + t d) <= f + c1 t g'd or,
-    within rounding of f, the approximate Wolfe condition of Hager and Zhang (2005), without which a
-    search stalls at |g| = sqrt(eps).
+    within eps^(3/4) |f|, the approximate Wolfe condition of Hager and Zhang (2005), without which a
+    search stalls at |g| = sqrt(eps). So close, trials are found from slopes alone too.
 
     A method with second derivatives overrides `learn` instead of `remember`, and gives d'Hd as
     `bend(memory)`: where that is negative, decrease is measured against t g'd + t^2 d'Hd / 2, so
@@ -131,12 +131,14 @@ class LineSearch(Solver):
         x = state.point.x + move
         value, gradient = problem.value_and_gradient(x, args)
         slope0, slope = state.gradient @ d, gradient @ d
-        noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(value)  # rounding of f
+        eps = jnp.finfo(x.dtype).eps
+        noise = 10 * eps * jnp.abs(value)  # rounding of f
+        blur = eps**0.75 * jnp.abs(value)  # the same where f is a small sum of large terms
         fair, steep = slope0, slope0  # slopes that a model of f along d expects up to t, and at t
         if state.bend is not None:
             fair = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
             steep = slope0 + state.step * jnp.minimum(state.bend, 0)
-        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, noise)
+        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, blur)
         accept = once(accept)
         hopeless = ~accept & ((state.idle == RESTART) | ~(fair < 0))
         turn = accept | hopeless
@@ -149,7 +151,9 @@ class LineSearch(Solver):
         memory = self.learn(problem, state.memory, pair, new, here, accept, args)
         ahead = choose(hopeless, -here, self.direct(memory, here))
         fall = state.value - value
-        search = lax.stop_gradient((state.step, fall, slope0, slope))
+        by_slopes = -0.5 * state.step * (slope0 + slope)
+        clear = choose(jnp.abs(fall) > blur, fall, by_slopes)
+        search = lax.stop_gradient((state.step, clear, slope0, slope))
         trial = _next_trial(*search, decrease & (slope < 0))
         fallen = accept & (fall > noise)
         return LineSearchState(
@@ -174,12 +178,12 @@ class LineSearch(Solver):
 
     # -- the search -----------------------------------------------------------------------------
 
-    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, noise):
+    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, blur):
         """Is there sufficient decrease; is the trial accepted?"""
         c1, c2 = self.sufficient_decrease, self.curvature
         reference = state.value if state.reference is None else state.reference
         armijo = value <= reference + c1 * state.step * fair
-        flat = (value <= state.value + noise) & (slope <= (2 * c1 - 1) * slope0)
+        flat = (value <= state.value + blur) & (slope <= (2 * c1 - 1) * slope0)
         decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease

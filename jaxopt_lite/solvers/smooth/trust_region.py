@@ -128,7 +128,8 @@ class TrustRegionSkeleton(Solver):
         x = self.place(problem, state.point.x + p, args)
         value, gradient, seen = self.measure(problem, x, args)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-        ratio = _agreement(*lax.stop_gradient((state.value, value, predicted)))
+        by_slopes = -0.5 * ((x - state.point.x) @ (state.gradient + gradient))
+        ratio = _agreement(*lax.stop_gradient((state.value, value, predicted, by_slopes)))
         accept = once(start | (finite & (ratio > 1e-4)))
 
         new = state._replace(point=state.point._replace(x=x), value=value, gradient=gradient)
@@ -170,15 +171,22 @@ class TrustRegionSkeleton(Solver):
         return Report(state.point, state.value, residuals, state.proposal.settled, state.failure)
 
 
-def _agreement(before: Array, after: Array, predicted: Array) -> Array:
+def _agreement(before: Array, after: Array, predicted: Array, by_slopes: Array) -> Array:
     """Actual over predicted decrease, tending to 1 as both sink into the rounding of f.
 
-    Source: Conn, Gould & Toint (2000), section 17.4.2.
+    Where values differ by less than eps^(3/4) of their size, the decrease is taken from the slopes
+    at both ends: f may be a small sum of large terms, whose rounding its size does not tell.
+    Source: Conn, Gould & Toint (2000), section 17.4.2, for the rounding.
     """
-    noise = 10 * jnp.finfo(before.dtype).eps * jnp.maximum(jnp.abs(before), jnp.abs(after))
+    eps = jnp.finfo(before.dtype).eps
+    size = jnp.maximum(jnp.abs(before), jnp.abs(after))
+    actual = before - after
+    blurred = jnp.maximum(jnp.abs(actual), predicted) <= eps**0.75 * size
+    actual = jnp.where(blurred, by_slopes, actual)
+    noise = 10 * eps * size
     denominator = predicted + noise
     good = denominator > 0
-    return jnp.where(good, (before - after + noise) / jnp.where(good, denominator, 1), 0)
+    return jnp.where(good, (actual + noise) / jnp.where(good, denominator, 1), 0)
 
 
 @solver()
