@@ -13,7 +13,18 @@ if __name__ == "__main__":
     from . import harness
 
     jax.config.update("jax_enable_x64", True)
-    from . import batch, compiling, dense_limit, fits, implicit, imports, lbfgs, smooth, training  # noqa: F401
+    from . import (  # noqa: F401
+        batch,
+        compiling,
+        dense_limit,
+        evaluations,
+        fits,
+        implicit,
+        imports,
+        lbfgs,
+        smooth,
+        training,
+    )
     from .cutest import command  # noqa: F401
 
     sys.exit(harness.main(sys.argv[1:]))

@@ -165,7 +165,8 @@ def scipy_peer(method: str, **options: Any) -> Peer:
                 hess=second if hessian else None,
                 options={"gtol": tol, "maxiter": max_steps, **options},
             )
-            return r.x, Info(r.success, r.nit, r.nfev)
+            accepted = r.nhev - 1 if hessian else r.nit  # a Hessian at each accepted point
+            return r.x, Info(r.success, accepted, r.nfev)
 
         return run
 
