@@ -53,8 +53,8 @@ class LBFGS(LineSearch):
         y, sy = pair.y, pair.sy
         bent, yy = sy > 0, y @ y
         slot = lax.rem(pair.number.astype(jnp.uint32), jnp.uint32(self.memory))
-        slots = jnp.arange(self.memory, dtype=jnp.uint32)
-        here, others = (slots == slot).astype(y.dtype), (slots != slot).astype(y.dtype)
+        hit = jnp.arange(self.memory, dtype=jnp.uint32) == slot
+        here, others = hit.astype(y.dtype), (~hit).astype(y.dtype)
         shrink = choose(bent, lax.rsqrt(sy), jnp.zeros_like(sy))
         steps = _put(memory.steps, shrink * pair.s, slot, accept)
         changes = _put(memory.changes, shrink * y, slot, accept)

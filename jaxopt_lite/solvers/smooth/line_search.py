@@ -131,30 +131,29 @@ class LineSearch(Solver):
         x = state.point.x + move
         value, gradient = problem.value_and_gradient(x, args)
         slope0, slope = state.gradient @ d, gradient @ d
-        eps = jnp.finfo(x.dtype).eps
-        noise = 10 * eps * jnp.abs(value)  # rounding of f
-        blur = eps**0.75 * jnp.abs(value)  # the same where f is a small sum of large terms
+        eps, size = jnp.finfo(x.dtype).eps, jnp.abs(value)
+        fall, rise = state.value - value, slope - slope0  # of f, and of its slope
+        noise = 10 * eps * size  # rounding of f
+        clear = jnp.abs(fall) > eps**0.75 * size  # also where f is a small sum of large terms
+        down = slope0 <= 0
         fair, steep = slope0, slope0  # slopes that a model of f along d expects up to t, and at t
         if state.bend is not None:
             fair = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
             steep = slope0 + state.step * jnp.minimum(state.bend, 0)
-        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, blur)
-        accept = once(accept)
-        hopeless = ~accept & ((state.idle == RESTART) | ~(fair < 0))
+        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, clear)
+        accept = once(accept & down)
+        hopeless = ~accept & ((state.idle == RESTART) | ~down)
         turn = accept | hopeless
 
-        sy = state.step * (slope - slope0)
+        sy = state.step * rise
         pair = Pair(move, gradient - state.gradient, sy, state.step, state.accepted)
         new = choose(accept, x, state.point.x)
         here = choose(accept, gradient, state.gradient)
         pair = lax.stop_gradient(pair)
         memory = self.learn(problem, state.memory, pair, new, here, accept, args)
         ahead = choose(hopeless, -here, self.direct(memory, here))
-        fall = state.value - value
-        by_slopes = -0.5 * state.step * (slope0 + slope)
-        clear = choose(jnp.abs(fall) > blur, fall, by_slopes)
-        search = lax.stop_gradient((state.step, clear, slope0, slope))
-        trial = _next_trial(*search, decrease & (slope < 0))
+        search = lax.stop_gradient((state.step, fall, slope0, slope, rise))
+        trial = _next_trial(*search, clear, decrease & (slope < 0))
         fallen = accept & (fall > noise)
         return LineSearchState(
             point=state.point._replace(x=new),
@@ -178,13 +177,13 @@ class LineSearch(Solver):
 
     # -- the search -----------------------------------------------------------------------------
 
-    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, blur):
+    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, clear):
         """Is there sufficient decrease; is the trial accepted?"""
         c1, c2 = self.sufficient_decrease, self.curvature
         reference = state.value if state.reference is None else state.reference
         armijo = value <= reference + c1 * state.step * fair
-        flat = (value <= state.value + blur) & (slope <= (2 * c1 - 1) * slope0)
-        decrease = (armijo | flat) & (slope0 <= 0) & jnp.isfinite(value + slope)
+        flat = ~clear & (slope <= (2 * c1 - 1) * slope0)
+        decrease = (armijo | flat) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
         bent = (slope >= c2 * steep) | (state.idle > EASY)
@@ -214,17 +213,19 @@ def first_scale(length: Array, gg: Array) -> Array:
     return jnp.minimum(1, length / jnp.sqrt(gg))
 
 
-def _next_trial(t: Array, fall: Array, slope0: Array, slope: Array, is_short: Array) -> Array:
+def _next_trial(t, fall, slope0, slope, rise, is_clear: Array, is_short: Array) -> Array:
     """Where the cubic with slopes `slope0` at 0 and `slope` at t, lower by `fall` there, is least.
 
-    Kept between two and ten times t after a step that was too short, else between 0.18 and 0.9 t,
-    whose lower end is also taken where there is no such point. There is no bracket: should trials
-    alternate, a short one is soon accepted for its decrease alone.
+    With `rise` = slope - slope0; where `fall` is not clear of rounding, of the quadratic with these
+    slopes. Kept between two and ten times t after a step that was too short, else between 0.18 and
+    0.9 t, whose lower end is also taken where there is no such point. There is no bracket: should
+    trials alternate, a short one is soon accepted for its decrease alone.
     Source: Nocedal & Wright (2006), eq. 3.59.
     """
-    d1 = slope0 + slope + 3 * fall / t
+    both = slope0 + slope
+    d1 = both + choose(is_clear, 3 * fall / t, -1.5 * both)
     d2 = jnp.sqrt(d1 * d1 - slope0 * slope)
-    best = t * (d2 + d1 - slope0) / (slope - slope0 + 2 * d2)
+    best = t * (d2 + d1 - slope0) / (rise + 2 * d2)
     furthest = t * choose(is_short, 10, jnp.full_like(t, 0.9))
     nearest = 0.2 * furthest
     return choose(best > nearest, jnp.minimum(best, furthest), nearest)
