@@ -50,7 +50,7 @@ class TrustRegionState(NamedTuple):
     proposal: Proposal
     radius: Array  # or what plays its part
     # giving up
-    least: Array  # smallest ||g||_inf so far
+    mark: tuple[Array, Array]  # f and ||g||_inf when there was progress last
     idle: Array  # accepted steps since the last progress
     failure: Array
 
@@ -117,7 +117,7 @@ class TrustRegionSkeleton(Solver):
         return TrustRegionState(
             point=point, value=zero, gradient=jnp.zeros_like(x), model=self.start_model(x),
             accepted=count - 1, proposal=Proposal(jnp.zeros_like(x), zero, jnp.array(False), zero),
-            radius=zero, least=inf, idle=count,
+            radius=zero, mark=(inf, inf), idle=count,
             failure=count + Status.RUNNING,
         )  # fmt: skip
 
@@ -150,7 +150,9 @@ class TrustRegionSkeleton(Solver):
 
         norm = norm_inf(gradient)
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(state.value)
-        better = start | (value < state.value - noise) | (norm < 0.9 * state.least)
+        lowest, least = state.mark
+        better = accept & (start | (value < lowest - noise) | (norm < 0.9 * least))
+        mark = jnp.minimum(lowest, value), jnp.minimum(least, norm)
         idle = jnp.where(accept, jnp.where(better, 0, state.idle + 1), state.idle)
         tiny = jnp.finfo(x.dtype).eps * jnp.linalg.norm(x)
         stuck = ~start & ~accept & (jnp.linalg.norm(p) <= tiny)
@@ -160,7 +162,7 @@ class TrustRegionSkeleton(Solver):
             accepted=jnp.where(accept, state.accepted + 1, state.accepted),
             proposal=proposal,
             radius=radius,
-            least=jnp.where(accept, jnp.minimum(state.least, norm), state.least),
+            mark=choose(better, mark, state.mark),
             idle=idle,
             failure=failure.astype(jnp.int32),
         )
