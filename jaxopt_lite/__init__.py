@@ -1,6 +1,7 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
 from . import implicit
+from .prox import projections
 from .certify import (
     Certificate,
     Covariance,
@@ -44,6 +45,7 @@ from .solvers import (
     GaussNewton,
     GradientDescent,
     HeavyBall,
+    InteriorPoint,
     LevenbergMarquardt,
     NaturalGradient,
     Nesterov,
@@ -82,6 +84,7 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "HeavyBall",
+    "InteriorPoint",
     "Kind",
     "LevenbergMarquardt",
     "Multipliers",
@@ -112,6 +115,7 @@ __all__ = [
     "implicit",
     "least_squares",
     "minimize",
+    "projections",
     "root",
     "solve",
 ]

@@ -174,6 +174,19 @@ def _attach_value_jvp(lagrangian, primals, tangents):
     return value, linear_solve(lambda v: v, push, True, _IDENTITY, finished)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def follow(function: Callable[..., PyTree], value: PyTree, *inputs: PyTree) -> PyTree:
+    """`value`, equal to `function(*inputs)`, with its derivative; computed only if asked for."""
+    return value
+
+
+@follow.defjvp
+def _follow_jvp(function, primals, tangents):
+    value, *inputs = primals
+    _, push = jax.jvp(function, tuple(inputs), tuple(tangents[1:]))
+    return follow(function, value, *inputs), push
+
+
 def _defined(function: Callable[[PyTree], Array], x: PyTree, finished: Array) -> PyTree:
     """`x`; where not `finished`, held fixed, and 1 if `function` is not finite: 0 * NaN is NaN.
 

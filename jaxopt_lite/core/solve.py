@@ -15,13 +15,13 @@ from jax.typing import ArrayLike
 
 from ..linalg import Form, choose
 from . import check
-from .implicit import Implicit, attach, attach_value
+from .implicit import Implicit, attach, attach_value, follow
 from .iterate import iterate
 from .problem import Problem
 from .solver import TABLE, Solver, require_accepts, with_dtype
 from .stopping import default_tolerance
 from .tracing import FlatProblem, flatten
-from .types import Point, Residuals, Solution, Status
+from .types import Multipliers, Point, Residuals, Solution, Status
 
 PyTree = Any
 MAX_STEPS = 10_000
@@ -56,10 +56,11 @@ def solve(
         args: tuple of pytrees passed on to the problem's functions.
         solver: an instance from the solver table. None: `TrustRegion`, which converges from far,
             quadratically at the end, and leaves saddle points; with the exact Hessian up to 200
-            variables, and Hessian-vector products above. Reasons and figures are in
-            `jaxopt_lite/solvers/default.py`.
-        tol: CONVERGED means that every unscaled residual (infinity norm) is at most `tol`; here,
-            ||grad f||_inf. None: sqrt(eps), 1.5e-8 in float64 and 3.5e-4 in float32.
+            variables, and Hessian-vector products above. With constraints, or bounds on an
+            objective, `InteriorPoint`. Reasons are in `jaxopt_lite/solvers/default.py`.
+        tol: CONVERGED means that every unscaled residual (infinity norm) is at most `tol`: that of
+            stationarity, ||grad L||_inf, and those of the constraints. None: sqrt(eps), 1.5e-8 in
+            float64 and 3.5e-4 in float32.
         max_steps: steps before giving up with MAX_STEPS. None: 10,000.
         history: True keeps value and residuals of every step; "x" the iterates as well.
         progress: show a bar (with `tqdm`) or lines (without). Costs nothing when False.
@@ -136,24 +137,23 @@ def _body(
         tol=tol if unrolled else lax.stop_gradient(tol), max_steps=max_steps,
         history=history, progress=progress, unrolled=unrolled,
     )  # fmt: skip
-    x, value = report.point.x, report.value
+    point, value = report.point, report.value
     success = run.status == Status.CONVERGED
     if how is not None:
         finished = success if how.unfinished == "nan" else jnp.ones_like(success)
-        x = attach(*_root_map(problem), how, x, params, finished)
-        value = attach_value(problem.value, value, x, params, finished)
+        point, value = _attach(problem, how, point, value, params, finished)
     aux = None
     if problem.has_aux:
-        value_again, aux = problem.value_and_aux(x, params)
+        value_again, aux = problem.value_and_aux(point.x, params)
         value = value if how is not None else value_again
     log = run.history
     if log is not None and log.x is not None:
         log = log._replace(x=jax.vmap(form.unravel)(log.x))
     return Solution(
-        x=form.unravel(x),
+        x=form.unravel(point.x),
         value=value,
         aux=aux,
-        multipliers=jax.tree.map(form.unravel, report.point.multipliers),
+        multipliers=_shaped(problem, form, point.multipliers),
         status=run.status,
         success=success,
         steps=run.steps,
@@ -163,13 +163,40 @@ def _body(
     )
 
 
-def _root_map(problem: FlatProblem) -> tuple[Callable[[Array, tuple], Array], bool]:
-    """The function of (x, params) that is zero at the answer, and if its Jacobian is symmetric."""
+def _attach(
+    problem: FlatProblem, how: Implicit, point: Point, value: Array, params: tuple, finished: Array
+) -> tuple[Point, Array]:
+    """The answer with its derivatives: of x, of the multipliers and of the value."""
     if problem.kind == "equations":
-        return problem.equations, False
+        x = attach(problem.equations, False, how, point.x, params, finished)
+        return Point(x, point.multipliers), attach_value(problem.value, value, x, params, finished)
+    if not problem.features:
+        x = attach(problem.gradient, True, how, point.x, params, finished)
+        return Point(x, point.multipliers), attach_value(problem.value, value, x, params, finished)
+    eq, ineq, lower, upper = point.multipliers
+    parts = [part for part in (point.x, eq, ineq) if part is not None]
+    vector = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    vector = attach(problem.kkt, False, how, vector, params, finished)
+    x, (eq, ineq, _, _) = problem.split(vector, params)
     if problem.bounds is not None:
-        return problem.bounded_gradient, False
-    return problem.gradient, True
+        zero = jnp.zeros_like(x)
+        sides = tuple(zero if side is None else side for side in (lower, upper))
+        sides = follow(problem.bound_prices, sides, vector, params)
+        lower = None if lower is None else sides[0]
+        upper = None if upper is None else sides[1]
+    point = Point(x, Multipliers(eq, ineq, lower, upper))
+    return point, attach_value(problem.lagrangian, value, point, params, finished)
+
+
+def _shaped(problem: FlatProblem, form: Form, multipliers: Multipliers) -> Multipliers:
+    """Multipliers in the shapes of what they belong to."""
+    eq, ineq, lower, upper = multipliers
+
+    def like(fun: Any, price: Array | None) -> Array | None:
+        return None if price is None else price.reshape(fun.jaxpr.outvars[0].aval.shape)
+
+    sides = (None if side is None else form.unravel(side) for side in (lower, upper))
+    return Multipliers(like(problem.eq, eq), like(problem.ineq, ineq), *sides)
 
 
 def _as_arrays(residuals: Residuals) -> Residuals:

@@ -24,6 +24,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..linalg import Form
 from .problem import Composite, Fixed, Problem, half_square
+from .types import Multipliers, Point
 
 PyTree = Any
 
@@ -57,17 +58,49 @@ class FlatProblem(Problem):
         """eq(x)."""
         return self.eq(x, *args)  # type: ignore[misc]
 
-    def bounded_gradient(self, x: Array, args: tuple) -> Array:
-        """Zero at a minimum within bounds: x - bound where it binds, the gradient elsewhere.
+    def kkt(self, vector: Array, args: tuple) -> Array:
+        """Zero at a KKT point (x, eq_mult, ineq_mult), given as one vector.
 
-        A bound binds where x is on it and the gradient points out; its Jacobian is nonsingular
-        under strict complementarity and a definite Hessian in the free variables.
+        A constraint binds where its multiplier is above the distance to it: g = 0 or x = bound
+        there; elsewhere its multiplier is 0, and so is the gradient of the Lagrangian in x. One
+        that binds weakly, both being 0, counts as not binding. The Jacobian is nonsingular under
+        LICQ and a definite Hessian of the Lagrangian on the tangent space of what binds.
         """
-        gradient = self.gradient(x, args)
+        x, prices = point = self.split(vector, args)
+        force = self.force(point, args)
         lower, upper = self.box(args)
-        below, above = (x <= lower) & (gradient > 0), (x >= upper) & (gradient < 0)
-        distance = jnp.where(below, x - lower, jnp.where(above, x - upper, 0))
-        return jnp.where(below | above, distance, gradient)
+        below, above = force > x - lower, -force > upper - x
+        edge = jnp.where(below | (lower == upper), x - lower, jnp.where(above, x - upper, force))
+        parts = [edge]
+        if self.eq is not None:
+            parts.append(self.eq(x, *args))
+        if self.ineq is not None:
+            g = self.ineq(x, *args)
+            parts.append(jnp.where(prices.ineq > -g, g, prices.ineq))
+        return jnp.concatenate(parts)
+
+    def force(self, point: Point, args: tuple) -> Array:
+        """The gradient of f + eq_mult . eq + ineq_mult . ineq: what the bounds hold against."""
+        prices = Multipliers(point.multipliers.eq, point.multipliers.ineq)
+        return jax.grad(lambda x: self.lagrangian(Point(x, prices), args))(point.x)
+
+    def bound_prices(self, vector: Array, args: tuple) -> tuple[Array, Array]:
+        """The multipliers of the bounds (n,), which x and the other multipliers determine."""
+        point = self.split(vector, args)
+        force = self.force(point, args)
+        lower, upper = self.box(args)
+        below, above = force > point.x - lower, -force > upper - point.x
+        fixed = lower == upper
+        below, above = below | (fixed & (force >= 0)), above | (fixed & (force < 0))
+        return jnp.where(below, force, 0), jnp.where(above, -force, 0)
+
+    def split(self, vector: Array, args: tuple) -> Point:
+        """The point, without multipliers of bounds, whose parts are in one vector."""
+        n = self.form.size
+        x, rest = vector[:n], vector[n:]
+        equal = 0 if self.eq is None else jax.eval_shape(self.eq, x, *args).shape[0]
+        eq = None if self.eq is None else rest[:equal]
+        return Point(x, Multipliers(eq, None if self.ineq is None else rest[equal:]))
 
     def box(self, args: tuple) -> tuple[Array, Array]:
         """Lower and upper bounds (n,), infinite where there are none."""

@@ -1,5 +1,6 @@
 """Linear algebra that every layer above may use: vectors from pytrees, solves, Krylov methods."""
 
+from .kkt import KKT, kkt_factor, kkt_solve
 from .krylov import LinearSolution, conjugate_gradient, minres
 from .solve import (
     Spectrum,
@@ -13,6 +14,7 @@ from .solve import (
 from .trees import Form, choose, norm_inf, once, safe_norm
 
 __all__ = [
+    "KKT",
     "Form",
     "LinearSolution",
     "Spectrum",
@@ -20,6 +22,8 @@ __all__ = [
     "conjugate_gradient",
     "dense_solve",
     "inertia_tolerance",
+    "kkt_factor",
+    "kkt_solve",
     "materialize",
     "minres",
     "norm_inf",

@@ -1,5 +1,6 @@
 """Every solver, by family."""
 
+from .constrained import InteriorPoint
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -41,6 +42,7 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "HeavyBall",
+    "InteriorPoint",
     "LevenbergMarquardt",
     "NaturalGradient",
     "Nesterov",

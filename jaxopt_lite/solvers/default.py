@@ -1,6 +1,7 @@
 """Which solver `solver=None` takes, and why."""
 
 from ..core import Displacement, Fixed, Problem, Solver, default_solver
+from .constrained import InteriorPoint
 from .equations import Anderson, Brent
 from .smooth import LevenbergMarquardt, TrustRegion
 
@@ -18,13 +19,18 @@ def choose(problem: Problem, size: int) -> Solver:
     `LevenbergMarquardt` for sums over residuals and for equations: it needs no second derivatives
     and takes bounds. For fixed points x = T(x) `Anderson`, which needs no derivatives at all; for
     one equation in one unknown between two ends `Brent`, which does not leave them.
+    `InteriorPoint` for all that has constraints, and for an objective within bounds.
     """
     if isinstance(problem.eq, Displacement) and problem.kind == "equations":
         return Anderson()
     if problem.kind == "equations" and size == 1 and _is_bracket(problem.bounds):
         return Brent()
+    if problem.features & {"eq", "ineq"}:
+        return InteriorPoint()
     if problem.kind in ("least squares", "equations"):
         return LevenbergMarquardt()
+    if "bounds" in problem.features:
+        return InteriorPoint()
     return TrustRegion(subproblem="exact" if size <= EXACT_UP_TO else "cg")
 
 

@@ -1,0 +1,5 @@
+"""Solvers for problems with constraints."""
+
+from .interior_point import InteriorPoint
+
+__all__ = ["InteriorPoint"]
