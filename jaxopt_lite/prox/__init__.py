@@ -1,0 +1,1 @@
+"""Projections on convex sets, with derivatives. Imports nothing but JAX and `linalg`."""
