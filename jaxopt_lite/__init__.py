@@ -1,7 +1,6 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
 from . import implicit
-from .prox import projections
 from .certify import (
     Certificate,
     Covariance,
@@ -29,6 +28,7 @@ from .core import (
     root,
     solve,
 )
+from .prox import projections
 from .solvers import (
     BFGS,
     ITP,

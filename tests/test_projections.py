@@ -25,7 +25,7 @@ N = 6
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A set: its projection, parameters that may be traced, points to project, members, distance."""
+    """A set: its projection, parameters that may be traced, points, members, distance."""
 
     name: str
     project: Callable
@@ -574,7 +574,7 @@ def test_transport_at_a_vertex_and_with_empty_sums():
 
 
 def test_dependent_rows_have_derivatives(rng):
-    """b along the range of A, A multiplied by a number: the set stays the same or moves in itself."""
+    """b moves in the range of A, and A is multiplied by a number: the set stays nonempty."""
     A = jnp.asarray(np.vstack([MATRIX, MATRIX[0] + MATRIX[1]]))
     shift = jnp.asarray(vector(rng))
     x = jnp.asarray(vector(rng))
@@ -649,7 +649,7 @@ BAD = [
     (lambda: on.simplex(X, -1.0), ValueError, "`total` must be a number >= 0, but -1.0"),
     (lambda: on.capped_simplex(X, 3.0), ValueError, "`total` is 3.0, sum.upper. is 2.0"),
     (lambda: on.capped_simplex(X, 1.0, -1.0), ValueError, "`upper` must be >= 0"),
-    (lambda: on.hyperplane(X, np.zeros(2), 1.0), ValueError, "`normal` must be finite and not zero"),
+    (lambda: on.hyperplane(X, np.zeros(2), 1.0), ValueError, "must be finite and not zero"),
     (lambda: on.half_space(X, np.zeros(2), 1.0), ValueError, "leave the constraint out"),
     (lambda: on.affine(X, jnp.ones((2, 3)), 1.0), ValueError, "a column for each of the 2 entries"),
     (lambda: on.affine(X, jnp.ones((2, 2)), X), ValueError, "must have a solution"),

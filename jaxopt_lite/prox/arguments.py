@@ -80,7 +80,8 @@ def parameters(label: str, value: PyTree, like: PyTree) -> PyTree:
     """As `parameter`, for each leaf of `like`; a single number stands for all entries."""
     if jax.tree_util.all_leaves([value]) and np.ndim(value) == 0:
         value = jax.tree.map(lambda _: value, like)
-    got, expected = jax.tree.structure(value), jax.tree.structure(like)
+    got: Any = jax.tree.structure(value)
+    expected: Any = jax.tree.structure(like)
     if got != expected:
         raise ValueError(
             f"{label} must be a number or a pytree like x, {expected}, but {got} came. A bare list "

@@ -73,7 +73,7 @@ class _Carry(NamedTuple):
     size: Array  # what C is multiplied by at present, from small to 1
     last: Array  # the base is the last one
     gap: Array  # by how much the sums are missed, at most
-    count: Array
+    steps: Array
 
 
 def _plan(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
@@ -115,7 +115,7 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
     spread, most = jnp.max(jnp.abs(C)), jnp.max(row) + jnp.max(col)
 
     def going(c: _Carry):
-        return ~(c.last & (c.gap <= rounding * most)) & (c.count < MAX_STEPS)
+        return ~(c.last & (c.gap <= rounding * most)) & (c.steps < MAX_STEPS)
 
     def advance(c: _Carry):
         shifted = c.base + c.u[:, None] + c.v
@@ -124,7 +124,7 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
         gap = jnp.maximum(jnp.max(jnp.abs(missing[0])), jnp.max(jnp.abs(missing[1])))
         weight = jnp.clip(0.1 * gap / jnp.maximum(c.size * spread, most), least, 1e-2)
         du, dv = _newton(shifted, missing, weight)
-        length = _search(shifted, du, dv, row @ du + col @ dv)
+        length = _search(shifted, du, dv, missing)
         small = jnp.where(c.size < 1, ROUGH * most, 1e-3 * most + rounding * spread)
         grow = ~c.last & (gap <= small)
         size = jnp.where(grow, jnp.minimum(GROWTH * c.size, 1), c.size)
@@ -135,7 +135,7 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
             size=size,
             last=c.last | (grow & (c.size == 1)),
             gap=gap,
-            count=c.count + 1,
+            steps=c.steps + 1,
         )
 
     size = jnp.minimum(1, most / jnp.maximum(spread, most))
@@ -146,10 +146,10 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
         size=size,
         last=jnp.zeros((), bool),
         gap=jnp.full_like(size, jnp.inf),
-        count=jnp.zeros((), jnp.int32),
+        steps=jnp.zeros((), jnp.int32),
     )
     end = lax.while_loop(going, advance, start)
-    return end.base + end.u[:, None] + end.v, end.count
+    return end.base + end.u[:, None] + end.v, end.steps
 
 
 def _newton(shifted: Array, missing: tuple[Array, Array], weight: Array) -> tuple[Array, Array]:
@@ -159,33 +159,35 @@ def _newton(shifted: Array, missing: tuple[Array, Array], weight: Array) -> tupl
     schur = jnp.diag(jnp.sum(S, axis=1) + weight) - (S / below) @ S.T
     factor, _ = psd_factor(schur)  # the identity if that fails, still a direction of descent
     du = psd_solve(factor, missing[0] - S @ (missing[1] / below))
-    return du, (missing[1] - S.T @ du) / below
+    dv = (missing[1] - S.T @ du) / below
+    # What u gains and v loses alike changes nothing but rounding.
+    both = jnp.mean(du)
+    return du - both, dv + both
 
 
-def _search(shifted: Array, du: Array, dv: Array, linear: Array) -> Array:
+def _search(shifted: Array, du: Array, dv: Array, missing: tuple[Array, Array]) -> Array:
     """The minimum along (du, dv): 1 if that is nearly it, or to 1 % by bisection of logarithms.
 
     Each trial is a sum over the matrix, far cheaper than the step; and as many for all lanes.
     """
-    change = du[:, None] + dv
+    change, plan = du[:, None] + dv, jnp.maximum(shifted, 0)
+    fall = missing[0] @ du + missing[1] @ dv  # minus the slope at the start
 
     def slope(length):
-        return jnp.sum(jnp.maximum(shifted + length * change, 0) * change) - linear
+        return jnp.sum((jnp.maximum(shifted + length * change, 0) - plan) * change) - fall
 
     def halve(_, ends):
         low, high = ends
-        trial = jnp.where(
-            high == jnp.inf, 4 * low, jnp.where(low == 0, high / 4, jnp.sqrt(low * high))
-        )
+        between = jnp.where(low == 0, high / 4, jnp.sqrt(low * high))
+        trial = jnp.where(high == jnp.inf, 4 * low, between)
         rises = slope(trial) > 0
         return jnp.where(rises, low, trial), jnp.where(rises, trial, high)
 
-    at_start, at_one = slope(jnp.zeros_like(linear)), slope(jnp.ones_like(linear))
-    # At the end slopes are sums that cancel, rounding is left of them, and 1 is right.
-    size = jnp.sum(jnp.maximum(shifted + change, 0) * jnp.abs(change)) + jnp.abs(linear)
-    noise = 1e-3 * jnp.abs(at_start) + 8 * jnp.finfo(linear.dtype).eps * size
+    at_one = slope(jnp.ones_like(fall))
+    # At the end only rounding is left of the sums, and 1 is right.
+    noise = 8 * jnp.finfo(fall.dtype).eps * jnp.sum(plan * jnp.abs(change))
     rises = at_one > 0
-    ends = jnp.where(rises, 0, 1).astype(linear.dtype), jnp.where(rises, 1, jnp.inf)
-    low, high = lax.fori_loop(0, TRIALS, halve, (ends[0], ends[1].astype(linear.dtype)))
+    ends = jnp.where(rises, 0, 1).astype(fall.dtype), jnp.where(rises, 1, jnp.inf)
+    low, high = lax.fori_loop(0, TRIALS, halve, (ends[0], ends[1].astype(fall.dtype)))
     found = jnp.where(high == jnp.inf, low, high)
-    return jnp.where(jnp.abs(at_one) <= noise, 1, found)
+    return jnp.where(jnp.abs(at_one) <= 1e-3 * jnp.abs(fall) + noise, 1, found)
