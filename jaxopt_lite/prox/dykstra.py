@@ -45,8 +45,8 @@ def intersection(
     in every set and x0 - x = sum of p_i is normal to them: it is the answer. A round is one of
     coordinate ascent on the dual; it is extrapolated with momentum, which is dropped when it points
     against the last change. Far from the sets the plain method can stand still in x for many
-    rounds; so can this one, for about their square root. For polyhedra the error falls linearly, by a
-    factor c < 1 a round, and that of the answer is about tol / (1 - c); c is near 1 where sets
+    rounds; so can this one, for about their square root. For polyhedra the error falls linearly, by
+    a factor c < 1 a round, and that of the answer is about tol / (1 - c); c is near 1 where sets
     meet at small angles. It falls slower where curved sets only touch. Memory 2 k n for k sets.
 
     The derivative is that of x = P_i(x + p_i), sum of p_i = x0 - x at the end, by the implicit

@@ -124,7 +124,8 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
         gap = jnp.maximum(jnp.max(jnp.abs(missing[0])), jnp.max(jnp.abs(missing[1])))
         weight = jnp.clip(0.1 * gap / jnp.maximum(c.size * spread, most), least, 1e-2)
         du, dv = _newton(shifted, missing, weight)
-        length = _search(shifted, du, dv, missing)
+        met = c.last & (gap <= rounding * most)  # then stay: this was the last evaluation
+        length = jnp.where(met, 0, _search(shifted, du, dv, missing))
         small = jnp.where(c.size < 1, ROUGH * most, 1e-3 * most + rounding * spread)
         grow = ~c.last & (gap <= small)
         size = jnp.where(grow, jnp.minimum(GROWTH * c.size, 1), c.size)
