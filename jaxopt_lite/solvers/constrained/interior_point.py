@@ -25,15 +25,19 @@ from ...core import Multipliers, Point, Report, Residuals, Solver, Status, check
 from ...linalg import KKT, choose, kkt_factor, kkt_solve, norm_inf, once
 
 # What a step does.
-START, ESTIMATE, NORMAL, RESTORE = range(4)
+START, ESTIMATE, NORMAL, RESTORE, POLISH = range(5)
 # Constants without a source are those of Waechter & Biegler (2006).
 PUSH = 1e-2  # how far inside its bounds the start is moved
 LARGEST_GRADIENT = 100.0  # at the start, after scaling
 LARGEST_ESTIMATE = 1e3  # of multipliers by least squares; beyond, they start at 0
 FILTER = 20  # entries; the oldest is overwritten
 CORRECTIONS = 3  # second-order, in a row
+CLOSEST = 0.999  # part of a distance that a step may use up; beyond, bounds are met by rounding
 HALVINGS = 12  # of a step, before restoration
-PATIENCE = 20  # accepted steps at the last barrier without progress, before STALLED
+PATIENCE = 300  # steps in which the worst residual does not fall by a tenth, before STALLED,
+PATIENCE_AT_END = 30  # and at the last barrier
+CLOSE = 1e-3  # error of the barrier problem, from which on it may replace the filter
+POLISHED = 1e-4  # barrier from which on the active set is tried
 NEAR = 1e-8  # weight of staying near where restoration began
 STATIONARY = 1e-6  # gradient of the violation over the violation: locally infeasible
 
@@ -117,7 +121,7 @@ class Box(NamedTuple):
     def distances(self, x: Array) -> tuple[Array, Array]:
         """X - lower and upper - x, positive; 1 where there is no bound."""
         eps = jnp.finfo(x.dtype).eps
-        tiny = eps * jnp.maximum(1, jnp.abs(x)) * eps
+        tiny = eps * jnp.maximum(1, jnp.abs(x))
         low = jnp.where(self.below > 0, jnp.maximum(x - self.lower, tiny), 1)
         high = jnp.where(self.above > 0, jnp.maximum(self.upper - x, tiny), 1)
         return low, high
@@ -204,9 +208,12 @@ class InteriorPoint(Solver):
         mode, search, old, mu = state.mode, state.search, state.here, state.barrier
         eps = jnp.finfo(mu.dtype).eps
         start, normal, restore = mode == START, mode == NORMAL, mode == RESTORE
+        polish = mode == POLISH
 
         # Measure.
         x = jnp.clip(old.x + search.trial_length * search.trial.x, box.lower, box.upper)
+        _, below, above = _active(old, box, equal)
+        x = jnp.where(polish & below, box.lower, jnp.where(polish & above, box.upper, x))
         x = jnp.where(start | (box.free == 0), old.x, x)
         values, jacobian = _evaluate(problem, x, args)
         finite = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(jacobian))
@@ -234,12 +241,18 @@ class InteriorPoint(Solver):
         better = (theta <= (1 - 1e-5) * theta0) | (merit - noise <= merit0 - 1e-8 * theta0)
         allowed = _allowed(state.filter, theta, merit - noise) & (theta <= 1e4 * extent)
         size = jnp.max(jnp.abs(search.direction.x) / (1 + jnp.abs(old.x)))
-        feasible = jnp.all(jnp.abs(before) <= 0.1 * self._tol(mu) * state.scale[1:])
+        feasible = jnp.all(jnp.abs(before) <= self._tol(mu) * state.scale[1:])
         tiny = (size < 10 * eps) & (search.rejected == 0)
         by_filter = (allowed & jnp.where(for_merit, armijo, better) & ~tiny) | (tiny & feasible)
+        # Close to the answer values are rounding; there a step is good that halves the error.
+        moved = _move(old, search, mode, x, slack, equal, mu)
+        error0 = _error(old, state.seen, before, mode, mu, box, equal)
+        halved = _error(moved, seen, left, mode, mu, box, equal) <= 0.5 * error0
+        halved = halved & (error0 <= CLOSE) & (state.system.shift == 0)
+        by_filter = by_filter | (halved & ~tiny)
         by_violation = self._restores(state, seen, x, slack, before, left, box, equal)
         accept = jnp.where(normal, by_filter, jnp.where(restore, by_violation, True))
-        accept = once(start | (accept & finite))
+        accept = once(start | (accept & finite & ~polish))
 
         # Into restoration and out of it.
         hopeless = ~accept & ((search.rejected >= HALVINGS) | (normal & tiny))
@@ -252,18 +265,17 @@ class InteriorPoint(Solver):
         leave = (out <= 0.9 * kept.goal) & _allowed(state.filter, out, out_merit)
         leave = leave | jnp.all(jnp.abs(out_left) <= 0.01 * self._tol(mu) * scale[1:])
         leave = once(restore & accept & leave)
-        augment = (normal & accept & ~(for_merit & armijo)) | enter
+        augment = (normal & accept & ~(for_merit & armijo) & ~halved) | enter
         row = jnp.stack([(1 - 1e-5) * theta0, merit0 - 1e-8 * theta0])
         slot = jnp.arange(FILTER, dtype=jnp.int32) == state.entries % FILTER
         entries = jnp.where((augment & slot)[:, None], row, state.filter)
 
         # Move.
-        slack = jnp.where(leave, out_slack, slack)
-        moved = _move(old, search, mode, x, slack, equal, mu)
         here = choose(accept, moved, old)
-        seen = choose(accept, seen, state.seen)
+        here = here._replace(slack=jnp.where(leave, out_slack, here.slack))
+        trial_seen, seen = seen, choose(accept, seen, state.seen)
         after = ESTIMATE if equal else NORMAL
-        mode = jnp.where(enter, RESTORE, jnp.where(mode == ESTIMATE, NORMAL, mode))
+        mode = jnp.where(enter, RESTORE, jnp.where(polish | (mode == ESTIMATE), NORMAL, mode))
         mode = jnp.where(start | leave, after, mode).astype(jnp.int32)
 
         # The barrier, and what hangs on it.
@@ -287,35 +299,47 @@ class InteriorPoint(Solver):
         changed = barrier != mu
         entries = jnp.where(changed & (mode == NORMAL) & ~leave, jnp.inf, entries)
 
-        renew = once(accept | enter | changed)
-        system = lax.cond(
-            renew,
-            lambda: _system(problem, here, seen, mode, scale, box, equal, state.system, args),
-            lambda: state.system,
-        )
-
-        # What to say of it.
+        # What to say of it. A polished point is only reported: the method goes on from `here`.
         force_of = here.price @ seen.jacobian[1:] + seen.jacobian[0]
         multipliers = _multipliers(problem, here, force_of, scale, equal, box)
         residuals = _residuals(here, seen, force_of, scale, box, equal)
-        value = seen.values[0] / scale[0]
+        point, value = Point(here.x, multipliers), seen.values[0] / scale[0]
         worst = residuals.worst()
+        small = worst <= self._tol(mu)
+        if problem.ineq is not None or any(box.given):
+            shown = _polished(old, search.trial, x, trial_seen, box, equal)
+            force_of = shown.price @ trial_seen.jacobian[1:] + trial_seen.jacobian[0]
+            shown_residuals = _residuals(shown, trial_seen, force_of, scale, box, equal)
+            done = polish & finite & (shown_residuals.worst() <= self._tol(mu))
+            done = once(done & (small | (state.system.shift == 0)))
+            multipliers = _multipliers(problem, shown, force_of, scale, equal, box)
+            shown = Point(x, multipliers), trial_seen.values[0] / scale[0], shown_residuals
+            point, value, residuals = choose(done, shown, (point, value, residuals))
+            ready = small | ((barrier < mu) & (barrier <= POLISHED))
+            mode = jnp.where(accept & (mode == NORMAL) & ready, POLISH, mode).astype(jnp.int32)
+
+        renew = once(accept | enter | changed | polish)
+        system, hold = lax.cond(
+            renew,
+            lambda: _system(problem, here, seen, mode, scale, box, equal, state.system, args),
+            lambda: (state.system, jnp.ones_like(mu)),
+        )
         floor = barrier <= self._last_barrier(scale)
-        progress = (worst < 0.9 * state.least) | ~floor
-        idle = jnp.where(accept, jnp.where(progress, 0, state.idle + 1), state.idle)
+        idle = jnp.where(worst < 0.9 * state.least, 0, state.idle + 1)
         stuck = (hopeless & normal & feasible & floor) | (hopeless & restore)
-        stuck = stuck | (idle > PATIENCE)
+        stuck = stuck | (idle > PATIENCE) | (floor & (idle > PATIENCE_AT_END))
         lost = (mode == RESTORE) & (residuals.primal > self._tol(mu))
         lost = lost & accept & _infeasible(here, seen, box, stuck)
         lost = lost | box.crossed
-        deep = -(eps**-1.25) * jnp.maximum(1, extent)
+        # Steps are at most |grad f| over the least shift: a slow fall shows by its lasting.
+        deep = -1e8 * jnp.where(idle > PATIENCE, 1, eps**-0.5) * jnp.maximum(1, extent)
         fell = (value < deep) & (residuals.primal <= 1e-6 * jnp.maximum(1, norm_inf(x)))
         failure = jnp.where(stuck, Status.STALLED, Status.RUNNING)
         failure = jnp.where(fell, Status.DUAL_INFEASIBLE, failure)
         failure = jnp.where(lost, Status.PRIMAL_INFEASIBLE, failure)
 
         fresh = state._replace(
-            point=Point(here.x, multipliers),
+            point=point,
             value=value,
             residuals=residuals,
             here=here,
@@ -329,7 +353,7 @@ class InteriorPoint(Solver):
             extent=extent,
             mode=mode,
             restoration=kept,
-            least=jnp.minimum(state.least, worst),
+            least=jnp.where(idle == 0, worst, state.least),
             idle=idle,
             failure=failure.astype(jnp.int32),
         )
@@ -337,11 +361,14 @@ class InteriorPoint(Solver):
         correct = correct & (scale.shape[0] > 1)
         correct = correct & (search.corrections < CORRECTIONS)
         correct = correct & ((search.corrections == 0) | (theta <= 0.99 * search.violation))
-        return fresh._replace(search=_aim(fresh, search, renew, correct, left, theta, box, equal))
+        return fresh._replace(
+            search=_aim(fresh, search, renew, correct, hold, left, theta, box, equal)
+        )
 
     def report(self, problem, state, args):
         """The last accepted point."""
-        return Report(state.point, state.value, state.residuals, failure=state.failure)
+        settled = state.mode != POLISH  # else there is a better point to be tried
+        return Report(state.point, state.value, state.residuals, settled, state.failure)
 
     def complaint(self, state):
         """Constraints that are not finite at the start."""
@@ -589,7 +616,7 @@ def _primal_length(here: Iterate, d: Iterate, tau: Array, box: Box) -> Array:
 def _move(old: Iterate, search: Search, mode, x, slack, equal: int, mu) -> Iterate:
     """The accepted trial with its multipliers."""
     d = search.trial
-    tau = jnp.maximum(0.99, 1 - mu)
+    tau = jnp.clip(1 - mu, 0.99, CLOSEST)
     z, dz = old.price[equal:], d.price[equal:]
     lengths = [
         _furthest(z, dz, tau),
@@ -608,10 +635,35 @@ def _move(old: Iterate, search: Search, mode, x, slack, equal: int, mu) -> Itera
     return Iterate(x, slack, price, go(old.lower, d.lower), go(old.upper, d.upper))
 
 
+def _hold(size: Array) -> Array:
+    """How stiffly constraints are held in eliminated systems: 1 / sqrt(eps), relative to H."""
+    return size / float(jnp.finfo(size.dtype).eps) ** 0.5
+
+
+def _active(here: Iterate, box: Box, equal: int) -> tuple[Array, Array, Array]:
+    """What binds, by multipliers above slacks: inequalities (m,), lower and upper bounds (n,)."""
+    low, high = box.distances(here.x)
+    below = (here.lower > low) & (box.below > 0)
+    above = (here.upper > high) & (box.above > 0) & ~below
+    tight = here.price[equal:] > here.slack
+    return jnp.concatenate([jnp.ones(equal, bool), tight]), below, above
+
+
+def _polished(old: Iterate, d: Iterate, x, seen: Seen, box: Box, equal: int) -> Iterate:
+    """The point where what was active binds exactly, with the multipliers that fit."""
+    _, below, above = _active(old, box, equal)
+    price = old.price + d.price
+    price = jnp.concatenate([price[:equal], jnp.maximum(price[equal:], 0)])
+    force = price @ seen.jacobian[1:] + seen.jacobian[0]
+    lower = jnp.where(below, jnp.maximum(force, 0), 0)
+    upper = jnp.where(above, jnp.maximum(-force, 0), 0)
+    return Iterate(x, old.slack, price, lower, upper)
+
+
 def _system(
     problem, here: Iterate, seen: Seen, mode, scale, box: Box, equal: int, old: KKT, args
-) -> KKT:
-    """The Newton system at an accepted point."""
+) -> tuple[KKT, Array]:
+    """The Newton system at an accepted point, and the weight on bounds that are to be met."""
     estimate, restore = mode == ESTIMATE, mode == RESTORE
     dtype = here.x.dtype
     weights = scale * jnp.concatenate([jnp.where(restore, 0, 1).astype(dtype)[None], here.price])
@@ -620,32 +672,40 @@ def _system(
     low, high = box.distances(here.x)
     extra = here.lower / low + here.upper / high
     extra = jnp.where(estimate, 1, jnp.where(restore, extra + NEAR, extra))
+    polish = mode == POLISH
+    tight, below, above = _active(here, box, equal)
     hessian = hessian * box.free * box.free[:, None]
     size = jnp.clip(jnp.max(jnp.abs(hessian)), 1e-2, None)
+    extra = jnp.where(polish, jnp.where(below | above, _hold(size), 0), extra)
     hessian = hessian + jnp.diag(jnp.where(box.free > 0, extra, 1))
-    rows = seen.jacobian[1:] * box.free
+    rows = seen.jacobian[1:] * box.free * jnp.where(polish & ~tight, 0, 1).astype(dtype)[:, None]
     # A proximal term in the multipliers: it makes C > 0, does not move the solution, and costs a
     # factor of convergence of its size. As large as rounding in the elimination asks for.
-    root = float(jnp.finfo(dtype).eps) ** 0.5
-    relax = root * jnp.maximum(jnp.sum(rows * rows, axis=1), 1e-8) / size
-    ratio = jnp.where(estimate, 1, here.slack / here.price[equal:])
+    relax = jnp.maximum(jnp.sum(rows * rows, axis=1), 1e-8) / _hold(size)
+    ratio = jnp.where(estimate, 1, jnp.where(polish, 0, here.slack / here.price[equal:]))
     relax = jnp.where(restore, 1, relax) + jnp.concatenate([jnp.zeros(equal, dtype), ratio])
-    return kkt_factor(hessian, rows, relax, old.last_shift)
+    relax = jnp.where(polish & ~tight, 1, relax)
+    return kkt_factor(hessian, rows, relax, old.last_shift), _hold(size)
 
 
 def _aim(
-    state: InteriorState, old: Search, renew, correct, left, theta, box: Box, equal: int
+    state: InteriorState, old: Search, renew, correct, hold, left, theta, box: Box, equal: int
 ) -> Search:
     """The next trial: along a new direction, a corrected one, or half as far."""
     here, seen, mu, mode = state.here, state.seen, state.barrier, state.mode
-    estimate, restore = mode == ESTIMATE, mode == RESTORE
+    estimate, restore, polish = mode == ESTIMATE, mode == RESTORE, mode == POLISH
     low, high = box.distances(here.x)
+    tight, below, above = _active(here, box, equal)
     away = NEAR * (here.x - state.restoration.anchor)
     gradient = jnp.where(restore, away, seen.jacobian[0])
     pushed = mu * (box.below / low - box.above / high)
     pushed = jnp.where(estimate, here.lower - here.upper, pushed)
-    price = jnp.where(estimate, 0, here.price)
+    price = jnp.where(estimate | (polish & ~tight), 0, here.price)
+    pushed = jnp.where(
+        polish, jnp.where(below, here.lower, 0) - jnp.where(above, here.upper, 0), pushed
+    )
     a = -box.free * (gradient + price @ seen.jacobian[1:] - pushed)
+    a = a + jnp.where(polish, hold * jnp.where(above, high, jnp.where(below, -low, 0)), 0)
     target = jnp.where(
         correct, old.trial_length * old.target + left, _violations(seen, here.slack, equal)
     )
@@ -653,6 +713,7 @@ def _aim(
     b = -target - jnp.concatenate([jnp.zeros(equal, s.dtype), mu / z - s])
     still = jnp.concatenate([jnp.zeros(equal, s.dtype), -z])
     b = jnp.where(estimate, still, jnp.where(restore, 0, b))
+    b = jnp.where(polish, jnp.where(tight, -seen.values[1:], here.price), b)
     dx, dprice = kkt_solve(state.system, a, b)
     ds = -target[equal:] - seen.jacobian[1 + equal :] @ dx
     step = Iterate(
@@ -667,8 +728,8 @@ def _aim(
         price=jnp.where(fine, dprice, 0),
         lower=jnp.where(still_there, 0, step.lower), upper=jnp.where(still_there, 0, step.upper),
     )  # fmt: skip
-    tau = jnp.maximum(0.99, 1 - mu)
-    longest = _primal_length(here, step, tau, box)
+    tau = jnp.clip(1 - mu, 0.99, CLOSEST)
+    longest = jnp.where(polish, 1, _primal_length(here, step, tau, box))
     half = 0.5 * old.length
     zero = jnp.int32(0)
     direction = choose(renew, step, old.direction)
