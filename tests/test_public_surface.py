@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jaxopt_lite as jol
-from jaxopt_lite import implicit, plotting
+from jaxopt_lite import implicit, plotting, projections
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
@@ -19,7 +19,9 @@ def test_public_name_exists_and_is_documented(name):
     assert inspect.getdoc(thing)
 
 
-@pytest.mark.parametrize("module", [implicit, plotting], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [implicit, plotting, projections], ids=lambda module: module.__name__
+)
 def test_public_module_lists_documented_names(module):
     for name in module.__all__:
         assert inspect.getdoc(getattr(module, name)), name

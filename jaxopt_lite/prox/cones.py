@@ -35,14 +35,18 @@ def l2_ball(x: PyTree, radius: ArrayLike = 1.0, centre: PyTree = 0.0) -> PyTree:
     middle = form.ravel(parameters("`centre`", centre, x))
     size = parameter("`radius`", radius, vector.dtype, ())
     condition = at_least("`radius`", size, 0.0)
-    offset = vector - middle
-    length = _norm(offset)
-    within = (length <= size) & (size > 0)
-    # `length` may be 0 outside (radius 0), `size` infinite within.
-    divisor = jnp.where(within | (length == 0), 1, length)
-    outside = middle + jnp.where(within, 1, size) * (offset / divisor)
-    p = form.unravel(jnp.where(within, vector, outside))
+    p = form.unravel(_ball(vector, size, middle))
     return valid(p, (vector, size, middle), condition)
+
+
+@jax.jit
+def _ball(x: Array, radius: Array, centre: Array) -> Array:
+    offset = x - centre
+    length = _norm(offset)
+    within = (length <= radius) & (radius > 0)
+    # `length` may be 0 outside (radius 0), `radius` infinite within.
+    divisor = jnp.where(within | (length == 0), 1, length)
+    return jnp.where(within, x, centre + jnp.where(within, 1, radius) * (offset / divisor))
 
 
 def second_order_cone(x: tuple[ArrayLike, PyTree]) -> tuple[Array, PyTree]:
@@ -64,14 +68,20 @@ def second_order_cone(x: tuple[ArrayLike, PyTree]) -> tuple[Array, PyTree]:
         )
     form = Form.of(v)
     t, vector = t.astype(form.dtype), form.ravel(v)
-    length = _norm(vector)
+    p, q = _cone(t, vector)
+    return p, form.unravel(q)
+
+
+@jax.jit
+def _cone(t: Array, v: Array) -> tuple[Array, Array]:
+    length = _norm(v)
     within, polar = length <= t, length < -t
     size = 0.5 * (t + length)
-    direction = vector / jnp.where(within | polar, 1, length)  # 0 < length where it is used
+    direction = v / jnp.where(within | polar, 1, length)  # 0 < length where it is used
     p = jnp.where(within, t, jnp.where(polar, 0, size))
-    q = jnp.where(within, vector, jnp.where(polar, 0, size * direction))
+    q = jnp.where(within, v, jnp.where(polar, 0, size * direction))
     bad = jnp.where(jnp.isnan(t + length), jnp.nan, 0).astype(q.dtype)
-    return p + bad, form.unravel(q + bad)
+    return p + bad, q + bad
 
 
 def psd_cone(x: Array) -> Array:
@@ -90,8 +100,12 @@ def psd_cone(x: Array) -> Array:
     x = array("`x`", x, 2, "For a batch of matrices use `jax.vmap`.")
     if x.shape[0] != x.shape[1]:
         raise ValueError(f"`x` must be a square matrix, but its shape is {x.shape}.")
-    values, vectors = spectrum(lax.stop_gradient(x))
-    return _positive_part(0.5 * (x + x.T), Spectrum(values, vectors))
+    return _psd(x)
+
+
+@jax.jit
+def _psd(x: Array) -> Array:
+    return _positive_part(0.5 * (x + x.T), spectrum(lax.stop_gradient(x)))
 
 
 @jax.custom_jvp

@@ -54,6 +54,8 @@ def intersection(
     over. One symmetric system of (k + 1) n unknowns, by eigenvalues (minimum norm where the
     corrections are not unique) up to 512 of them, above by MINRES (NaN if that fails).
 
+    Call it under `jit`: outside, each call compiles its loop anew.
+
     Source: Boyle and Dykstra (1986); Chambolle, Tan and Vaiter (2017) for the momentum (proved for
     two sets), O'Donoghue and Candes (2015) for its restarts; Birgin and Raydan (2005): the test.
 

@@ -119,6 +119,7 @@ def _shifted(x: Array) -> Array:
     return x - lax.stop_gradient(jnp.max(x))
 
 
+@jax.jit
 def _simplex(x: Array, total: Array) -> Array:
     x = jnp.where(total > 0, x, lax.stop_gradient(x))  # a set of one point does not move with x
     y = _shifted(x)
@@ -183,6 +184,11 @@ def capped_simplex(x: Array, total: ArrayLike, upper: ArrayLike = 1.0) -> Array:
         )
 
     condition = require(reachable, (total, upper), message)
+    return valid(_capped(x, total, upper), (x, total, upper), condition)
+
+
+@jax.jit
+def _capped(x: Array, total: Array, upper: Array) -> Array:
     y = _shifted(x)
     y = y - _cap_threshold(*lax.stop_gradient((y, total, upper)))
     free = (y >= 0) & (y <= upper) & (upper > 0)
@@ -191,7 +197,7 @@ def capped_simplex(x: Array, total: ArrayLike, upper: ArrayLike = 1.0) -> Array:
     sums = jnp.sum(jnp.where(free, y, 0)) + jnp.sum(jnp.where(full, upper, 0)) - total
     excess = jnp.where(count > 0, sums / jnp.maximum(count, 1), 0)
     p = jnp.where(free, snap(y - excess, 0, upper), jnp.where(full, upper, 0))
-    return valid(jnp.where(jnp.isnan(y), jnp.nan, p), (x, total, upper), condition)
+    return jnp.where(jnp.isnan(y), jnp.nan, p)
 
 
 def _cap_threshold(x: Array, total: Array, upper: Array) -> Array:
@@ -286,6 +292,20 @@ def affine(x: Array, A: Array, b: Array) -> Array:
             f"{A.shape}. For a transposed matrix pass `A.T`."
         )
     b = parameter("`b`", b, x.dtype, A.shape[:1])
+    p, fits = _equations(x, A, b)
+
+    def message():
+        return (
+            "`A p = b` must have a solution, but it has none. Drop the equation that contradicts "
+            "the others; the nearest right-hand side is `A @ jnp.linalg.lstsq(A, b)[0]`."
+        )
+
+    return valid(p, (x, A, b), require(lambda fits: fits, (fits,), message))
+
+
+@jax.jit
+def _equations(x: Array, A: Array, b: Array) -> tuple[Array, Array]:
+    """The point, and whether it solves A p = b."""
     fixed = lax.stop_gradient(A)
     left, values, right = jnp.linalg.svd(fixed, full_matrices=False)
     rounding = max(A.shape) * jnp.finfo(x.dtype).eps
@@ -309,15 +329,6 @@ def affine(x: Array, A: Array, b: Array) -> Array:
 
     p = lax.custom_linear_solve(saddle, jnp.concatenate([x, b]), solve, symmetric=True)[:n]
     still = lax.stop_gradient(p)
-
-    def fits(p, b):
-        size = values[0] * jnp.linalg.norm(p) + jnp.linalg.norm(b)
-        return jnp.linalg.norm(fixed @ p - b) <= 100 * rounding * size
-
-    def message():
-        return (
-            "`A p = b` must have a solution, but it has none. Drop the equation that contradicts "
-            "the others; the nearest right-hand side is `A @ jnp.linalg.lstsq(A, b)[0]`."
-        )
-
-    return valid(p, (x, A, b), require(fits, (still, lax.stop_gradient(b)), message))
+    size = values[0] * jnp.linalg.norm(still) + jnp.linalg.norm(lax.stop_gradient(b))
+    missed = jnp.linalg.norm(fixed @ still - lax.stop_gradient(b))
+    return p, ~(missed > 100 * rounding * size)  # NaN says so itself

@@ -8,6 +8,7 @@ quadratic in (u, v). Its Hessian is that of a graph: row i and column j are join
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -76,6 +77,7 @@ class _Carry(NamedTuple):
     steps: Array
 
 
+@jax.jit
 def _plan(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
     """P (m, n), m <= n, and whether its sums are what they should be."""
     shifted, _ = _dual(*lax.stop_gradient((C, row, col)))
