@@ -157,6 +157,7 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     train = (data.features, data.labels)
     certificate = certify(MODEL, fits["TrustRegion"], (train, PENALTY))
+    assert certificate.second_order is not None  # there are no constraints
     penalties = jnp.logspace(-4, 1, 60)
     x0 = start(data.features)
     weights = jax.jit(jax.vmap(lambda p: solve(MODEL, x0, (train, p)).x["weights"]))(penalties)

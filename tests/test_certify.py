@@ -161,11 +161,6 @@ def test_second_point_of_the_same_shape_does_not_trace_again():
     ("call", "error", "message"),
     [
         (
-            lambda: jol.certify(jol.Problem(lambda x: x @ x, eq=lambda x: x[0]), jnp.zeros(2)),
-            TypeError,
-            "unconstrained problems in this version, but eq came",
-        ),
-        (
             lambda: jol.certify(lambda x: x @ x, jnp.zeros(2)),
             TypeError,
             "`problem` must be a Problem",

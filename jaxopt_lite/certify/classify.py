@@ -68,6 +68,12 @@ class Kind(enum.IntEnum):
         "gradient zero and Hessian singular, of one sign elsewhere: higher terms decide",
     )
     NONFINITE = (5, "not defined here", "the objective, its gradient or its Hessian is not finite")
+    INFEASIBLE = (6, "not feasible", "a constraint is violated")
+    UNQUALIFIED = (
+        7,
+        "feasible, but without multipliers: a constraint qualification fails",
+        "where MFCQ fails a minimiser need not satisfy the KKT conditions: not decided by them",
+    )
 
 
 class Evidence(NamedTuple):

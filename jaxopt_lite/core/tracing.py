@@ -339,7 +339,7 @@ def _trace(name: str, fun: Callable, form: Form, x: Any, args: tuple):
 
 def _like(form: Form, side: PyTree) -> Array:
     """A bound as a vector: a scalar for all, or one value for each entry of x."""
-    if jnp.ndim(side) == 0 and not isinstance(side, (dict, list, tuple)):
+    if not isinstance(side, (dict, list, tuple)) and jnp.ndim(side) == 0:
         return jnp.full((form.size,), side, form.dtype)
     got, expected = Form.of(jax.tree.map(jnp.asarray, side)), form
     if (got.treedef, got.shapes) != (expected.treedef, expected.shapes):

@@ -2,6 +2,7 @@
 
 from .kkt import KKT, kkt_factor, kkt_solve
 from .krylov import LinearSolution, conjugate_gradient, minres
+from .nnls import non_negative_least_squares
 from .solve import (
     Spectrum,
     dense_solve,
@@ -26,6 +27,7 @@ __all__ = [
     "kkt_solve",
     "materialize",
     "minres",
+    "non_negative_least_squares",
     "norm_inf",
     "once",
     "psd_factor",

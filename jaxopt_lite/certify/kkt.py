@@ -1,0 +1,346 @@
+r"""What a feasible point is, by the KKT conditions and the Hessian of the Lagrangian.
+
+    constraints near x -> multipliers by least squares with signs -> residuals
+                       \-> singular values: LICQ;  a theorem of the alternative: MFCQ
+    which of them bind strongly -> tangent space -> reduced Hessian -> eigh -> inertia -> kind
+
+Nothing here asks a solver: the problem and the point are all that is used, and the multipliers only
+if they are given.
+
+Legend: c constraints, all in one vector, A their Jacobian with rows of length 1, u multipliers for
+such rows, L the Lagrangian, Z the tangent space of what binds strongly.
+"""
+
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..core import Multipliers, Point, Residuals
+from ..core.tracing import FlatProblem
+from ..linalg import Form, choose, inertia_tolerance, non_negative_least_squares, norm_inf
+from .classify import Kind
+
+PyTree = Any
+DENSE_LIMIT = 1000  # variables, and constraints with both sides of the bounds
+
+
+class Qualification(NamedTuple):
+    """Whether the gradients of the active constraints let multipliers exist and be unique.
+
+    `licq`: they are linearly independent, so multipliers are unique; `smallest` is the least
+    singular value of their Jacobian with rows of length 1 (1 where nothing is active). `mfcq`: the
+    equalities are independent and some direction leads inside all active inequalities, so
+    multipliers exist and are bounded; `margin` is 0 where a nonnegative combination of active
+    gradients vanishes, which is when it fails (Gordan; Motzkin).
+    """
+
+    licq: Array
+    smallest: Array
+    mfcq: Array
+    margin: Array
+
+
+class ReducedHessian(NamedTuple):
+    """The Hessian of the Lagrangian on the tangent space of the strongly active constraints.
+
+    `dimension` k of that space; the first k `eigenvalues` (n,) ascend, the others are NaN; those
+    within `uncertainty` of 0 count as zero. `negative`, `zero`, `positive` is the inertia.
+    `descent`, in the structure of x, is the eigenvector of the smallest if that is negative, else
+    0.
+    """
+
+    dimension: Array
+    eigenvalues: Array
+    uncertainty: Array
+    negative: Array
+    zero: Array
+    positive: Array
+    descent: PyTree
+
+
+class ConstraintReport(NamedTuple):
+    """The constraints at a point: prices, which of them bind, and which qualification holds.
+
+    `multipliers`, `active` and `strong` have one entry a constraint, in its shape. Active is what
+    is within rounding of its limit, measured by its gradient; strongly active what also has a
+    multiplier surely above 0, as every equality. `scaled` is the largest entry of grad L over the
+    terms it sums. `feasible` and `stationary` are the first-order verdicts.
+    """
+
+    multipliers: Multipliers
+    active: Multipliers
+    strong: Multipliers
+    scaled: Array
+    feasible: Array
+    stationary: Array
+    qualification: Qualification
+    hessian: ReducedHessian
+    value: Array
+    tolerance: Array
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def examine(
+    problem: FlatProblem, form: Form, x: PyTree, params: tuple, given: Multipliers | None, tol: Any
+) -> tuple[Residuals, ConstraintReport, Array]:
+    """Residuals, report and `Kind` code; `given` multipliers are shaped as those of a solution."""
+    x = form.ravel(x)
+    dtype = x.dtype
+    eps = float(jnp.finfo(dtype).eps)
+    tol = jnp.asarray(eps**0.375 if tol is None else tol, dtype)
+    reach = 1 + norm_inf(x)
+
+    rows = lambda y: _stack(problem.slacks(y, params))
+    c, raw = rows(x), jax.jacfwd(rows)(x)
+    sizes = _sizes(problem.slacks(x, params))
+    equal = np.arange(c.size) < sizes[0]
+    value, gradient = problem.value_and_gradient(x, params)
+    slopes = jnp.sqrt(jnp.sum(raw * raw, axis=1))
+    steep = slopes > 0
+    a = raw / jnp.where(steep, slopes, 1)[:, None]
+    # Bounds that are infinite have c = -1 and no slope.
+    exists = steep | (np.arange(c.size) < sizes[0] + sizes[1])
+
+    # -- feasible? active? ---------------------------------------------------------------------
+    violation = jnp.where(equal, jnp.abs(c), jnp.maximum(c, 0))
+    # As a distance from the constraint; one whose gradient vanishes there is measured by itself.
+    feasible = jnp.all(violation <= tol * reach * jnp.maximum(slopes, tol**0.5))
+    if given is not None:
+        flat = _stack(_flattened(given, form, sizes, dtype))
+        rough = problem.residuals(Point(x, _split(flat, sizes)), params).worst()
+    near = tol if given is None else jnp.maximum(tol, jnp.sqrt(jnp.minimum(rough, 1e-2)))
+    is_equality = jnp.asarray(equal)
+    active = is_equality | (exists & (c >= -near * (1 + slopes) * reach))
+
+    # -- multipliers, first order ----------------------------------------------------------------
+    signed = jnp.asarray(~equal)
+    if given is None:
+        u = non_negative_least_squares(a.T, -gradient, signed, active & steep)
+        price = u / jnp.where(steep, slopes, 1)
+    else:
+        price = flat
+    force = gradient + price @ raw
+    terms = jnp.abs(gradient) + jnp.abs(price) @ jnp.abs(raw)
+    scale = jnp.maximum(1, norm_inf(terms))
+    scaled = norm_inf(force) / scale
+    weight = price * slopes
+    signs = jnp.all(~signed | ((weight >= -tol * scale) & (active | (weight <= near * scale))))
+    stationary = (scaled <= tol) & signs
+    # A bound on both sides is an equality; its lower side stands for it.
+    lower, upper = problem.box(params)
+    pinned = (
+        jnp.zeros(c.size, bool)
+        .at[sum(sizes[:2]) :]
+        .set(jnp.concatenate([lower == upper, 0 * lower > 1])[: sum(sizes[2:])])
+    )
+    strong = is_equality | pinned | (active & (weight > near * scale))
+    weak = active & ~strong
+
+    # -- qualifications and second order ---------------------------------------------------------
+    qualification = _qualify(a, active, equal, eps)
+    point = Point(x, _split(price, sizes))
+    hessian, shape = _reduced_hessian(problem, point, params, a, c, slopes, strong, force)
+    along = a @ shape.lowest
+    cone = jnp.all(~weak | (along <= near)) | jnp.all(~weak | (along >= -near))
+    kind = _kind(
+        finite=jnp.isfinite(value + norm_inf(force) + norm_inf(c) + shape.size),
+        feasible=feasible,
+        stationary=stationary,
+        qualification=qualification,
+        shape=shape,
+        inward=jnp.any(strong & signed),
+        cone=cone,
+    )
+    report = ConstraintReport(
+        multipliers=_shaped(problem, form, price, sizes),
+        active=_shaped(problem, form, active, sizes),
+        strong=_shaped(problem, form, strong, sizes),
+        scaled=scaled,
+        feasible=feasible,
+        stationary=stationary,
+        qualification=qualification,
+        hessian=hessian._replace(descent=form.unravel(hessian.descent)),
+        value=value,
+        tolerance=tol,
+    )
+    return problem.residuals(point, params), report, kind
+
+
+# -- constraint qualifications ---------------------------------------------------------------------
+
+
+def _qualify(a: Array, active: Array, equal: np.ndarray, eps: float) -> Qualification:
+    """LICQ by singular values, MFCQ by the alternative to a direction that leads inside."""
+    small = 10 * eps**0.5
+    one, yes = jnp.ones((), a.dtype), jnp.array(True)
+    if not a.shape[0]:
+        return Qualification(yes, one, yes, one)
+    smallest = _smallest(a, active)
+    margin = one
+    if not equal.all():
+        # A'u = 0, sum of u over inequalities 1, these u >= 0: possible just where MFCQ fails.
+        signed = jnp.asarray(~equal)
+        weights = (active & signed).astype(a.dtype)
+        matrix = jnp.concatenate([a.T, weights[None]])
+        rhs = jnp.zeros(matrix.shape[0], a.dtype).at[-1].set(1)
+        u = non_negative_least_squares(matrix, rhs, signed, active)
+        margin = jnp.linalg.norm(matrix @ u - rhs)
+    some = equal.any() and not equal.all()
+    equalities = _smallest(a[equal], jnp.ones(int(equal.sum()), bool)) if some else one
+    equalities = smallest if equal.all() else equalities
+    return Qualification(
+        smallest > small, smallest, (margin > small) & (equalities > small), margin
+    )
+
+
+def _smallest(a: Array, used: Array) -> Array:
+    """The least singular value of the used rows, 0 if they are more than the columns, 1 if none."""
+    values = jnp.linalg.svd(jnp.where(used[:, None], a, 0), compute_uv=False)
+    number = jnp.sum(used, dtype=jnp.int32)
+    least = values[jnp.clip(number - 1, 0, values.size - 1)]
+    least = jnp.where(number > values.size, 0, least)
+    return jnp.where(number == 0, 1, least)
+
+
+# -- second order ----------------------------------------------------------------------------------
+
+
+class Shape(NamedTuple):
+    """What the verdict needs of the reduced Hessian."""
+
+    dimension: Array
+    negative: Array
+    zero: Array
+    positive: Array
+    lowest: Array  # (n,), the eigenvector of the smallest eigenvalue, 0 if the space is a point
+    size: Array
+
+
+def _reduced_hessian(problem, point, params, a, c, slopes, strong, force):
+    """Z'HZ and its inertia; how far eigenvalues move over one Newton step makes them uncertain."""
+    x, dtype, n = point.x, point.x.dtype, point.x.shape[0]
+    eps = jnp.finfo(dtype).eps
+    held = jnp.where(strong[:, None], a, 0)
+    if a.shape[0]:
+        left, singular, basis = jnp.linalg.svd(held, full_matrices=True)
+        rank = jnp.sum(singular > 10 * eps**0.5, dtype=jnp.int32)
+    else:
+        basis, rank = jnp.eye(n, dtype=dtype), jnp.int32(0)
+    inside = jnp.arange(n, dtype=jnp.int32) >= rank
+    dimension = n - rank
+
+    def lagrangian_hessian(y):
+        slope = jax.grad(lambda z: problem.lagrangian(point._replace(x=z), params))
+        return jax.jacfwd(slope)(y)
+
+    def reduced(hessian):
+        w = basis @ hessian @ basis.T
+        w = jnp.where(inside[:, None] & inside, w, 0)
+        return w, jnp.sqrt(jnp.sum(w * w))
+
+    def decomposed(hessian):
+        # Directions outside get an eigenvalue above all others, and so come last.
+        w, size = reduced(hessian)
+        w = jnp.where(jnp.isfinite(size), w, 0)
+        return jnp.linalg.eigh(w + jnp.diag(jnp.where(inside, 0, 1 + 2 * size)))
+
+    hessian = lagrangian_hessian(x)
+    size = reduced(hessian)[1]
+    values, vectors = decomposed(hessian)
+    counted = jnp.arange(n, dtype=jnp.int32) < dimension
+    rounding = inertia_tolerance(jnp.where(counted, values, 0)) + eps**0.5 * 1e-2 * size
+    solvable = counted & (jnp.abs(values) > rounding)
+    pull = vectors.T @ jnp.where(inside, basis @ force, 0)
+    step = vectors @ jnp.where(solvable, -pull / jnp.where(solvable, values, 1), 0)
+    normal = jnp.where(strong, -c / jnp.where(slopes > 0, slopes, 1), 0)
+    correction = basis.T @ step
+    if a.shape[0]:
+        short = min(held.shape)
+        large = singular > 10 * eps**0.5
+        back = jnp.where(large, (left.T @ normal)[:short] / jnp.where(large, singular, 1), 0)
+        correction += back @ basis[:short]
+    there = decomposed(lagrangian_hessian(x + correction))[0]
+    moved = 2 * jnp.max(jnp.where(counted, jnp.abs(there - values), 0))
+    unsure = rounding + jnp.where(jnp.isfinite(moved), moved, jnp.inf)
+
+    tally = lambda which: jnp.sum(counted & which, dtype=jnp.int32)
+    negative, positive = tally(values < -unsure), tally(values > unsure)
+    lowest = basis.T @ jnp.where(inside, vectors[:, 0], 0)
+    shape = Shape(dimension, negative, dimension - negative - positive, positive, lowest, size)
+    descent = choose(negative > 0, lowest, jnp.zeros_like(lowest))
+    return ReducedHessian(
+        dimension=dimension,
+        eigenvalues=jnp.where(counted, values, jnp.nan),
+        uncertainty=jnp.where(dimension > 0, jnp.max(unsure), 0),
+        negative=negative,
+        zero=shape.zero,
+        positive=positive,
+        descent=descent,
+    ), shape
+
+
+def _kind(finite, feasible, stationary, qualification, shape: Shape, inward, cone) -> Array:
+    """The verdict: the last line that applies decides."""
+    minimum = (shape.negative == 0) & (shape.zero == 0)
+    # Where f rises inward from an inequality it is no maximum. Necessary conditions need LICQ.
+    falls = (shape.negative > 0) & cone & qualification.licq
+    maximum = falls & (shape.negative == shape.dimension) & ~inward
+    code = jnp.int32(Kind.DEGENERATE)
+    code = choose(minimum, int(Kind.STRICT_MINIMUM), code)
+    code = choose(falls, int(Kind.SADDLE), code)
+    code = choose(maximum, int(Kind.STRICT_MAXIMUM), code)
+    code = choose(~stationary, int(Kind.NOT_STATIONARY), code)
+    code = choose(~stationary & ~qualification.mfcq, int(Kind.UNQUALIFIED), code)
+    code = choose(~feasible, int(Kind.INFEASIBLE), code)
+    return choose(~finite, int(Kind.NONFINITE), code)
+
+
+# -- constraints in one vector ---------------------------------------------------------------------
+
+
+def _stack(parts: Multipliers) -> Array:
+    """All that is there in one vector: eq, ineq, lower, upper."""
+    there = [jnp.ravel(part) for part in parts if part is not None]
+    return jnp.concatenate(there) if there else jnp.zeros(0)
+
+
+def _sizes(slacks: Multipliers) -> tuple[int, ...]:
+    """How many entries each field has."""
+    return tuple(0 if part is None else part.size for part in slacks)
+
+
+def _split(vector: Array, sizes: tuple[int, ...]) -> Multipliers:
+    """The fields of a vector as vectors; None where there is nothing."""
+    ends = np.cumsum((0, *sizes))
+    parts = [vector[i:j] if j > i else None for i, j in itertools.pairwise(ends)]
+    return Multipliers(*parts)
+
+
+def _flattened(given: Multipliers, form: Form, sizes: tuple[int, ...], dtype) -> Multipliers:
+    """Multipliers as a solution has them, as vectors; 0 where none are given."""
+    eq, ineq, lower, upper = given
+    flat = lambda side: None if side is None else form.ravel(side)
+    ravel = lambda part: None if part is None else jnp.ravel(part).astype(dtype)
+    vectors = (ravel(eq), ravel(ineq), flat(lower), flat(upper))
+    pairs = zip(vectors, sizes, strict=True)
+    return Multipliers(*(jnp.zeros(size, dtype) if v is None else v for v, size in pairs))
+
+
+def _shaped(problem: FlatProblem, form: Form, vector: Array, sizes: tuple) -> Multipliers:
+    """The fields in the shapes of what they belong to."""
+    eq, ineq, lower, upper = _split(vector, sizes)
+
+    def like(fun: Any, part: Array | None) -> Array | None:
+        return None if part is None else part.reshape(fun.jaxpr.outvars[0].aval.shape)
+
+    def side(part: Array | None) -> PyTree:
+        if part is None or part.dtype != bool:
+            return None if part is None else form.unravel(part)
+        return jax.tree.map(lambda leaf: leaf > 0, form.unravel(part.astype(form.dtype)))
+
+    return Multipliers(like(problem.eq, eq), like(problem.ineq, ineq), side(lower), side(upper))
