@@ -16,7 +16,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
 from jaxopt_lite import projections as on
-from jaxopt_lite.prox import dykstra
+from jaxopt_lite.prox import dykstra, polyhedra
 from jaxopt_lite.prox import transport as transport_module
 
 EPS = float(np.finfo(float).eps)
@@ -456,6 +456,16 @@ def test_transport_needs_few_steps_whatever_the_spread(shape, dtype, rng):
         assert count <= 60, spread
 
 
+def test_capped_sums_are_met_also_where_the_threshold_is_not_unique(rng):
+    find = jax.jit(polyhedra._cap_threshold)
+    x = np.array([3.0, 3, 0, -1, 0, 2])
+    for total in range(N + 1):
+        t = find(*as_arrays((x, total, np.ones(N))))
+        assert np.sum(np.clip(x - t, 0, 1)) == pytest.approx(total, abs=1e-14)
+    # Two entries are full for t in [1, 2], where no other has begun: the middle.
+    assert find(*as_arrays((np.array([3.0, 3, 1, 0]), 2.0, np.ones(4)))) == pytest.approx(1.5)
+
+
 # -- kinks -----------------------------------------------------------------------------------------
 
 
@@ -481,6 +491,7 @@ KINKS = [
     ("simplex corner", on.simplex, [1.0, 0.0, 0.0], proj(1, 1, 1)),
     ("simplex of one point", lambda x: on.simplex(x, 0.0), [1.0, 1.0], np.zeros((2, 2))),
     ("capped simplex at bounds", lambda x: on.capped_simplex(x, 1.0), [1.0, 0.0], proj(1, 1)),
+    ("no caps to fill", lambda x: on.capped_simplex(x, 0.0), [1.0, 1.0], np.zeros((2, 2))),
     # t may be anything in (0, 2): x moves nothing
     ("full caps", lambda x: on.capped_simplex(x, 2.0), [3.0, 3.0, 0.0], np.zeros((3, 3))),
     ("half space", lambda x: on.half_space(x, jnp.array([3.0, 4.0]), 5.0), [0.6, 0.8], np.eye(2)),
@@ -555,6 +566,9 @@ def test_transport_at_a_vertex_and_with_empty_sums():
     np.testing.assert_allclose(P, [[1, 0, 0], [0, 0, 0], [1, 0, 0]], atol=1e-14)
     np.testing.assert_allclose(jacobian, 0, atol=1e-12)
     assert all(np.all(np.isfinite(ct)) for ct in cotangents)
+    P, jacobian, _ = everything(jnp.arange(9.0).reshape(3, 3) ** 2, 0 * ones, 0 * ones)
+    assert np.all(P == 0)
+    assert np.all(jacobian == 0)
 
 
 def test_dependent_rows_have_derivatives(rng):

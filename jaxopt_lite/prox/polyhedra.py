@@ -206,20 +206,26 @@ def _cap_threshold(x: Array, total: Array, upper: Array) -> Array:
     one = jnp.ones_like(x)
     # Downward along t an entry starts to grow at x_i and stops at x_i - cap_i.
     falling, change = lax.sort((-jnp.concatenate([x, x - cap]), jnp.concatenate([one, -one])))
-    breaks, growing = -falling, jnp.cumsum(change)
-    sums = jnp.cumsum(growing[:-1] * (breaks[:-1] - breaks[1:]))
-    sums = jnp.concatenate([jnp.zeros_like(sums[:1]), sums])
-    last = breaks.shape[0] - 1
+    growth = jnp.cumsum(change)[:-1] * (falling[1:] - falling[:-1])
+    breaks, sums = -falling, jnp.concatenate([jnp.zeros_like(x[:1]), jnp.cumsum(growth)])
     rounding = 4 * jnp.finfo(x.dtype).eps * total
-    below = jnp.sum(sums < total - rounding)  # the first break whose sum reaches the total ...
-    above = jnp.sum(sums <= total + rounding)  # ... and the first whose sum exceeds it
-    before = jnp.maximum(below - 1, 0)
-    between = breaks[before] - (total - sums[before]) / jnp.maximum(growing[before], 1)
-    # An interval of t without end, at total = 0 or = sum(cap): any point in its interior.
-    room = 1 + jnp.abs(breaks[0]) + jnp.abs(breaks[last])
-    high = jnp.where(below == 0, breaks[0] + room, breaks[jnp.minimum(below, last)])
-    low = jnp.where(above > last, breaks[last] - room, breaks[jnp.maximum(above - 1, 0)])
-    return jnp.where(below < above, high / 2 + low / 2, between)
+    less, more = sums < total - rounding, sums > total + rounding
+    level = ~(less | more)
+    # The sum falls with t: linear between the nearest breaks on both sides, if none meets it.
+    high, low = jnp.min(breaks, where=less, initial=jnp.inf), _max(breaks, more)
+    few, many = _max(sums, less), jnp.min(sums, where=more, initial=jnp.inf)
+    between = high - (total - few) * (high - low) / (many - few)
+    # An interval of t has no end at total = 0 and = sum(cap): any point in its interior.
+    top, bottom = jnp.max(breaks), jnp.min(breaks)
+    room = 1 + top - bottom
+    start = jnp.min(breaks, where=level, initial=jnp.inf)
+    end = jnp.where(jnp.any(less), _max(breaks, level), top + room)
+    start = jnp.where(jnp.any(more), start, jnp.where(total > 0, bottom - room, top))
+    return jnp.where(jnp.any(level), start / 2 + end / 2, between)
+
+
+def _max(values: Array, where: Array) -> Array:
+    return jnp.max(values, where=where, initial=-jnp.inf)
 
 
 def _plane(x: PyTree, normal: PyTree, offset: ArrayLike) -> tuple[PyTree, PyTree, Array]:

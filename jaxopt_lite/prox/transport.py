@@ -115,6 +115,7 @@ def _dual(C: Array, row: Array, col: Array) -> tuple[Array, Array]:
     C = C - jnp.mean(C, axis=0)  # no change to the answer
     C = C - jnp.mean(C, axis=1, keepdims=True)
     spread, most = jnp.max(jnp.abs(C)), jnp.max(row) + jnp.max(col)
+    most = jnp.where(most > 0, most, 1)  # nothing to transport: no scale
 
     def going(c: _Carry):
         return ~(c.last & (c.gap <= rounding * most)) & (c.steps < MAX_STEPS)
