@@ -277,6 +277,15 @@ def test_solutions_are_certified(case):
     assert certificate.residuals.worst() <= 1e-7
 
 
+def test_a_gradient_that_vanishes_where_the_constraint_is_met_is_none():
+    problem = jol.Problem(lambda x: x[0], eq=lambda x: x[0] ** 2)
+    x = jnp.array([-2.5e-10])  # with a price of 2e9, grad L = 0
+    for given in (None, jol.Multipliers(eq=jnp.array(2e9))):
+        certificate = jol.certify(problem, x, multipliers=given)
+        assert Kind(int(certificate.verdict)) == UNQUALIFIED, certificate
+        assert not bool(certificate.constraints.qualification.mfcq)
+
+
 def test_a_batch_of_problems_under_jit():
     problem = jol.Problem(lambda x, p: half_square(x - p), ineq=lambda x, p: jnp.sum(x) - 1)
     p = jnp.array(np.random.default_rng(0).normal(size=(2000, 3)))

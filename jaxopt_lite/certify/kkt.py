@@ -117,6 +117,14 @@ def examine(
     is_equality = jnp.asarray(equal)
     active = is_equality | (exists & (c >= -near * (1 + slopes) * reach))
 
+    # A gradient that is gone, or turned, where the constraint is met is none: x^2 = 0 near 0.
+    if c.size:
+        to_it = jnp.where(active & steep, -c / jnp.where(steep, slopes, 1), 0)
+        move = jnp.linalg.lstsq(jnp.where(active[:, None], a, 0), to_it, rcond=eps**0.5)[0]
+        turned = jax.jacfwd(rows)(x + move) - raw
+        steep &= jnp.sqrt(jnp.sum(turned * turned, axis=1)) <= 0.1 * slopes
+        a = jnp.where(steep[:, None], a, 0)
+
     # -- multipliers, first order ----------------------------------------------------------------
     signed = jnp.asarray(~equal)
     if given is None:
@@ -130,7 +138,8 @@ def examine(
     scaled = norm_inf(force) / scale
     weight = price * slopes
     signs = jnp.all(~signed | ((weight >= -tol * scale) & (active | (weight <= near * scale))))
-    stationary = (scaled <= tol) & signs
+    priced = jnp.all(steep | (jnp.abs(price) * slopes <= tol * scale))
+    stationary = (scaled <= tol) & signs & priced
     # A bound on both sides is an equality; its lower side stands for it.
     lower, upper = problem.box(params)
     pinned = (
