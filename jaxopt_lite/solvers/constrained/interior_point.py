@@ -38,6 +38,7 @@ PATIENCE = 300  # steps in which the worst residual does not fall by a tenth, be
 PATIENCE_AT_END = 30  # and at the last barrier
 CLOSE = 1e-3  # error of the barrier problem, from which on it may replace the filter
 POLISHED = 1e-4  # barrier from which on the active set is tried
+LEAVE = 0.9  # part of the violation where restoration began at which it ends
 NEAR = 1e-8  # weight of staying near where restoration began
 STATIONARY = 1e-6  # gradient of the violation over the violation: locally infeasible
 
@@ -262,7 +263,7 @@ class InteriorPoint(Solver):
         out_left = _violations(seen, out_slack, equal)
         out = jnp.sum(jnp.abs(out_left))
         out_merit = _merit(seen, x, out_slack, kept.barrier, box)
-        leave = (out <= 0.9 * kept.goal) & _allowed(state.filter, out, out_merit)
+        leave = (out <= LEAVE * kept.goal) & _allowed(state.filter, out, out_merit)
         leave = leave | jnp.all(jnp.abs(out_left) <= 0.01 * self._tol(mu) * scale[1:])
         leave = once(restore & accept & leave)
         augment = (normal & accept & ~(for_merit & armijo) & ~halved) | enter
@@ -333,7 +334,8 @@ class InteriorPoint(Solver):
         lost = lost | box.crossed
         # Steps are at most |grad f| over the least shift: a slow fall shows by its lasting.
         deep = -1e8 * jnp.where(idle > PATIENCE, 1, eps**-0.5) * jnp.maximum(1, extent)
-        fell = (value < deep) & (residuals.primal <= 1e-6 * jnp.maximum(1, norm_inf(x)))
+        gone = (norm_inf(here.x) > 1e8) & (norm_inf(here.x - old.x) > 1e-5 * norm_inf(here.x))
+        fell = (value < deep) & gone & (residuals.primal <= 1e-6 * jnp.maximum(1, norm_inf(x)))
         failure = jnp.where(stuck, Status.STALLED, Status.RUNNING)
         failure = jnp.where(fell, Status.DUAL_INFEASIBLE, failure)
         failure = jnp.where(lost, Status.PRIMAL_INFEASIBLE, failure)
