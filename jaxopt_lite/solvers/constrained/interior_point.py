@@ -314,8 +314,8 @@ class InteriorPoint(Solver):
             done = polish & finite & (shown_residuals.worst() <= self._tol(mu))
             done = once(done & (small | (state.system.shift == 0)))
             multipliers = _multipliers(problem, shown, force_of, scale, equal, box)
-            shown = Point(x, multipliers), trial_seen.values[0] / scale[0], shown_residuals
-            point, value, residuals = choose(done, shown, (point, value, residuals))
+            polished = Point(x, multipliers), trial_seen.values[0] / scale[0], shown_residuals
+            point, value, residuals = choose(done, polished, (point, value, residuals))
             ready = small | ((barrier < mu) & (barrier <= POLISHED))
             mode = jnp.where(accept & (mode == NORMAL) & ready, POLISH, mode).astype(jnp.int32)
 
