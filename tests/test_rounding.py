@@ -39,7 +39,7 @@ def test_a_thousand_starts_in_a_double_well(solver, dtype):
     )
     assert np.all(sol.status == Status.CONVERGED)
     assert np.max(sol.steps) <= 30
-    away = np.asarray(starts)[:, 0] != 0  # a first-order method stays at the maximum
+    away = np.abs(np.asarray(starts)[:, 0]) > 1e-3  # a first-order method stays at the maximum
     rtol = 1e-8 if dtype == jnp.float64 else 1e-4
     np.testing.assert_allclose(np.abs(sol.x[away]), np.sqrt(1.5), rtol=rtol)
 

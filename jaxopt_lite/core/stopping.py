@@ -25,4 +25,5 @@ def verdict(report: Report, tol: Array, out_of_steps: Array) -> Array:
     small = worst <= tol
     converged = small if report.settled is True else small & report.settled
     status = choose(converged, int(Status.CONVERGED), status)
-    return choose(~jnp.isfinite(worst + report.value), int(Status.NONFINITE), status)
+    broken = jnp.full_like(status, int(Status.NONFINITE))
+    return choose(jnp.isfinite(worst + report.value), status, broken)

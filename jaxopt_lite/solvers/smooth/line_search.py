@@ -134,13 +134,13 @@ class LineSearch(Solver):
         eps, size = jnp.finfo(x.dtype).eps, jnp.abs(value)
         fall, rise = state.value - value, slope - slope0  # of f, and of its slope
         noise = 10 * eps * size  # rounding of f
-        clear = jnp.abs(fall) > eps**0.75 * size  # also where f is a small sum of large terms
+        blur = eps**0.75 * size  # the same where f is a small sum of large terms
         down = slope0 <= 0
         fair, steep = slope0, slope0  # slopes that a model of f along d expects up to t, and at t
         if state.bend is not None:
             fair = slope0 + 0.5 * state.step * jnp.minimum(state.bend, 0)
             steep = slope0 + state.step * jnp.minimum(state.bend, 0)
-        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, clear)
+        decrease, accept = self._judge(state, slope0, fair, steep, value, slope, blur)
         accept = once(accept & down)
         hopeless = ~accept & ((state.idle == RESTART) | ~down)
         turn = accept | hopeless
@@ -153,7 +153,7 @@ class LineSearch(Solver):
         memory = self.learn(problem, state.memory, pair, new, here, accept, args)
         ahead = choose(hopeless, -here, self.direct(memory, here))
         search = lax.stop_gradient((state.step, fall, slope0, slope, rise))
-        trial = _next_trial(*search, clear, decrease & (slope < 0))
+        trial = _next_trial(*search, jnp.abs(fall) > blur, decrease & (slope < 0))
         fallen = accept & (fall > noise)
         return LineSearchState(
             point=state.point._replace(x=new),
@@ -177,12 +177,12 @@ class LineSearch(Solver):
 
     # -- the search -----------------------------------------------------------------------------
 
-    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, clear):
+    def _judge(self, state: LineSearchState, slope0, fair, steep, value, slope, blur):
         """Is there sufficient decrease; is the trial accepted?"""
         c1, c2 = self.sufficient_decrease, self.curvature
         reference = state.value if state.reference is None else state.reference
         armijo = value <= reference + c1 * state.step * fair
-        flat = ~clear & (slope <= (2 * c1 - 1) * slope0)
+        flat = (value <= state.value + blur) & (slope <= (2 * c1 - 1) * slope0)
         decrease = (armijo | flat) & jnp.isfinite(value + slope)
         if c2 is None:
             return decrease, decrease
