@@ -13,6 +13,7 @@ if __name__ == "__main__":
     from . import harness
 
     jax.config.update("jax_enable_x64", True)
+    # Imported to register themselves, once float64 is set.
     from . import (  # noqa: F401
         batch,
         compiling,

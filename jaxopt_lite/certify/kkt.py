@@ -160,8 +160,9 @@ def examine(
         finite=jnp.isfinite(value + norm_inf(force) + norm_inf(c) + shape.size),
         feasible=feasible,
         stationary=stationary,
-        qualification=qualification,
-        shape=shape,
+        licq=qualification.licq,
+        mfcq=qualification.mfcq,
+        hessian=hessian,
         inward=jnp.any(strong & signed),
         cone=cone,
     )
@@ -220,14 +221,10 @@ def _smallest(a: Array, used: Array) -> Array:
 
 
 class Shape(NamedTuple):
-    """What the verdict needs of the reduced Hessian."""
+    """What the verdict needs besides the `ReducedHessian`."""
 
-    dimension: Array
-    negative: Array
-    zero: Array
-    positive: Array
     lowest: Array  # (n,), the eigenvector of the smallest eigenvalue, 0 if the space is a point
-    size: Array
+    size: Array  # Frobenius norm of Z'HZ
 
 
 def _reduced_hessian(problem, point, params, a, c, slopes, strong, force):
@@ -280,31 +277,30 @@ def _reduced_hessian(problem, point, params, a, c, slopes, strong, force):
     tally = lambda which: jnp.sum(counted & which, dtype=jnp.int32)
     negative, positive = tally(values < -unsure), tally(values > unsure)
     lowest = basis.T @ jnp.where(inside, vectors[:, 0], 0)
-    shape = Shape(dimension, negative, dimension - negative - positive, positive, lowest, size)
     descent = choose(negative > 0, lowest, jnp.zeros_like(lowest))
     return ReducedHessian(
         dimension=dimension,
         eigenvalues=jnp.where(counted, values, jnp.nan),
         uncertainty=jnp.where(dimension > 0, jnp.max(unsure), 0),
         negative=negative,
-        zero=shape.zero,
+        zero=dimension - negative - positive,
         positive=positive,
         descent=descent,
-    ), shape
+    ), Shape(lowest, size)
 
 
-def _kind(finite, feasible, stationary, qualification, shape: Shape, inward, cone) -> Array:
+def _kind(finite, feasible, stationary, licq, mfcq, hessian, inward, cone) -> Array:
     """The verdict: the last line that applies decides."""
-    minimum = (shape.negative == 0) & (shape.zero == 0)
+    minimum = (hessian.negative == 0) & (hessian.zero == 0)
     # Where f rises inward from an inequality it is no maximum. Necessary conditions need LICQ.
-    falls = (shape.negative > 0) & cone & qualification.licq
-    maximum = falls & (shape.negative == shape.dimension) & ~inward
+    falls = (hessian.negative > 0) & cone & licq
+    maximum = falls & (hessian.negative == hessian.dimension) & ~inward
     code = jnp.int32(Kind.DEGENERATE)
     code = choose(minimum, int(Kind.STRICT_MINIMUM), code)
     code = choose(falls, int(Kind.SADDLE), code)
     code = choose(maximum, int(Kind.STRICT_MAXIMUM), code)
     code = choose(~stationary, int(Kind.NOT_STATIONARY), code)
-    code = choose(~stationary & ~qualification.mfcq, int(Kind.UNQUALIFIED), code)
+    code = choose(~stationary & ~mfcq, int(Kind.UNQUALIFIED), code)
     code = choose(~feasible, int(Kind.INFEASIBLE), code)
     return choose(~finite, int(Kind.NONFINITE), code)
 

@@ -24,7 +24,7 @@ def non_negative_least_squares(matrix: Array, rhs: Array, signed: Array, used: A
 
     Entries that are not `used` are 0. E (m, k) should have columns of norm about 1: a Tikhonov term
     eps^(2/3) |u|^2 decides between solutions, and the answer is solved anew without it, by singular
-    values. A few Cholesky factors of (k, k) and one SVD; exact signs but for ties within rounding.
+    values. A few LU factors of (k, k) and one SVD; exact signs but for ties within rounding.
     Source: Kim & Park (2011); Portugal, Júdice & Vicente (1994).
     """
     k, eps = matrix.shape[1], float(jnp.finfo(matrix.dtype).eps)

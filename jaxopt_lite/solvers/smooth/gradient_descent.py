@@ -132,6 +132,8 @@ class GradientDescent(LineSearch):
                 f"{self.rule!r} came. FixedStep and PolyakStep are solvers of their own."
             )
 
+    # Constants of the class in the skeleton; here they follow the rule of the instance, which mypy
+    # does not allow for class variables.
     @property
     def sufficient_decrease(self):  # type: ignore[override]
         """c1."""

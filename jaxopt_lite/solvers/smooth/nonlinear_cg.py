@@ -51,6 +51,7 @@ class NonlinearCG(LineSearch):
     """
 
     method: str = static(default="dai-yuan")
+    # A constant of the class in the skeleton, a field here, so that it can be chosen and swept.
     curvature: ArrayLike = 0.4  # type: ignore[assignment, misc]
 
     def __post_init__(self):
