@@ -1,5 +1,6 @@
 """Import time against `import jax`: what a user waits for before the first line runs."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -14,9 +15,12 @@ MODULES = ("jax", "jaxopt_lite", "optax", "jaxopt", "optimistix")
 
 def _seconds(module: str) -> tuple[float, float]:
     """CPU (user + system) and wall seconds of a fresh interpreter that imports `module`."""
+    # As installed: pip writes byte code, and so does Python where it is not told otherwise.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", f"import {module}"], check=True)
+    command = [sys.executable, "-W", "ignore", "-c", f"import {module}"]
+    subprocess.run(command, check=True, env=environment)
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..linalg import Form
 from .problem import Composite, Fixed, Problem, half_square
@@ -129,6 +128,8 @@ class Traced:
 
     def __call__(self, x: Array, args: tuple, captured: tuple[list[Array], ...]) -> PyTree:
         """The function's output, its structure restored."""
+        from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # its import takes 13 ms, of Pallas
+
         closed = ClosedJaxpr(self.jaxpr, captured[self.position])
         flat = jaxpr_as_fun(closed)(x, *jax.tree.leaves(args))
         return self.cast(jax.tree.unflatten(self.out_tree, flat))
