@@ -15,7 +15,12 @@ from .report import Results, draw, failures, missed, summary
 from .rows import CACHE, MAX_STEPS, SOLVE_CAP, Study, collect
 
 SMALL, LARGE = 50, 1000  # variables; least squares only to SMALL
-TITLES = {"unconstrained": "Unconstrained", "equations": "Nonlinear least squares, as residuals"}
+TITLES = {
+    "unconstrained": "Unconstrained",
+    "equations": "Nonlinear least squares, as residuals",
+    "bounded": "Bounds",
+    "constrained": "Constraints",
+}
 NOTES = """\
 All unconstrained problems of [sif2jax](https://github.com/johannahaffner/sif2jax) with up to {small} variables and those up to {large};
 its nonlinear equations without bounds, up to {small} variables and with at least as many equations, as residuals.

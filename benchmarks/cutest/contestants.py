@@ -1,7 +1,6 @@
 """Who takes part: every solver as a `peers.Peer`, asked for a gradient of `tol`."""
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jaxopt
@@ -13,24 +12,22 @@ import jaxopt_lite as jol
 
 from .. import peers
 from ..peers import Info, Peer
+from .constrained import for_bounds, for_constraints
+from .said import said
 
 CHANGES = 1e-6  # / 10,000 is what Optimistix is asked for, whatever the tolerance of the others
 OURS_FOR_RESIDUALS = ("LevenbergMarquardt", "GaussNewton", "Dogleg")
 OURS = ("BFGS", "SR1", "Newton", "NewtonCG", "CubicNewton", "SaddleFreeNewton", "NonlinearCG")
 
 
-class Said(NamedTuple):
-    """`peers.Info`, with the status of ours."""
-
-    claims: Any
-    iterations: Any
-    evaluations: Any
-    status: Any
-
-
 def contestants(family: str, words: str = "") -> list[Peer]:
     """Those whose name contains one of the comma-separated `words`; all if there are none."""
-    everyone = _for_residuals() if family == "equations" else _for_objectives()
+    everyone = {
+        "unconstrained": _for_objectives,
+        "equations": _for_residuals,
+        "bounded": for_bounds,
+        "constrained": for_constraints,
+    }[family]()
     asked = [word.strip().lower() for word in words.split(",") if word.strip()]
     return [p for p in everyone if not asked or any(word in p.name.lower() for word in asked)]
 
@@ -63,15 +60,11 @@ def _ours(name: str, solver: jol.Solver | None) -> Peer:
         problem = jol.Problem(fun)
 
         def run(x0):
-            return _said(jol.solve(problem, x0, solver=solver, tol=tol, max_steps=max_steps))
+            return said(jol.solve(problem, x0, solver=solver, tol=tol, max_steps=max_steps))
 
         return run
 
     return Peer(f"ours {name}", make)
-
-
-def _said(s: jol.Solution) -> tuple[jax.Array, Said]:
-    return s.x, Said(s.success, getattr(s.state, "accepted", s.steps), s.steps, s.status)
 
 
 def _changes(peer: Peer) -> Peer:
@@ -102,7 +95,7 @@ def _for_residuals() -> list[Peer]:
 def _our_residuals(name: str, solver: jol.Solver | None) -> Peer:
     def make(fun, tol, max_steps):
         def run(x0):
-            return _said(jol.least_squares(fun, x0, solver=solver, tol=tol, max_steps=max_steps))
+            return said(jol.least_squares(fun, x0, solver=solver, tol=tol, max_steps=max_steps))
 
         return run
 

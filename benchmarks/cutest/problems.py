@@ -12,14 +12,23 @@ import pathlib
 import sys
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-FAMILIES = {"unconstrained": "_unconstrained_minimisation", "equations": "_nonlinear_equations"}
+from .programs import Program, program
+
+FAMILIES = {
+    "unconstrained": ("_unconstrained_minimisation",),
+    "equations": ("_nonlinear_equations",),
+    "bounded": ("_bounded_minimisation", "_quadratic_problems"),
+    "constrained": ("_constrained_minimisation", "_quadratic_problems"),
+}
+PROGRAMS = ("bounded", "constrained")
+SLOW = ("CLEUVEN7",)  # a minute to build
 SEED = 20261122
 
 
@@ -41,7 +50,7 @@ def half(name: str) -> str:
 
 
 def catalogue(family: str, cache: pathlib.Path) -> list[Entry]:
-    """The problems of `unconstrained`, or of `equations` those without bounds and with m >= n."""
+    """The problems of a family; of `equations` those without bounds and with m >= n."""
     path = cache / f"catalogue_{family}.json"
     if not path.exists():
         found = {entry.name: entry for entry in _survey(family)}
@@ -51,7 +60,10 @@ def catalogue(family: str, cache: pathlib.Path) -> list[Entry]:
 
 
 def _survey(family: str) -> list[Entry]:
-    package = _package(family)
+    return [entry for package in _packages(family) for entry in _listed(package, family)]
+
+
+def _listed(package: types.ModuleType, family: str) -> Iterator[Entry]:
     tree = ast.parse(pathlib.Path(package.__path__[0], "__init__.py").read_text())
     home, listed = {}, []
     for node in tree.body:
@@ -60,10 +72,13 @@ def _survey(family: str) -> list[Entry]:
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             calls = [item for item in node.value.elts if isinstance(item, ast.Call)]
             listed += [call.func.id for call in calls if isinstance(call.func, ast.Name)]
-    entries = []
     for cls in dict.fromkeys(listed):
+        if cls not in home or cls in SLOW:
+            continue
         problem = getattr(importlib.import_module(f"{package.__name__}.{home[cls]}"), cls)()
         n, m = int(np.size(problem.y0)), 0
+        if family in PROGRAMS and hasattr(problem, "constraint") != (family == "constrained"):
+            continue
         if family == "equations":
             bounds = problem.bounds
             bounded = bounds is not None and any(np.any(np.abs(b) < 1e20) for b in bounds)
@@ -71,8 +86,7 @@ def _survey(family: str) -> list[Entry]:
             m = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(equations))
             if bounded or m < n:
                 continue
-        entries.append(Entry(problem.name, home[cls], cls, n, m, _published(problem, family)))
-    return entries
+        yield Entry(problem.name, home[cls], cls, n, m, _published(problem, family))
 
 
 def _published(problem: Any, family: str) -> float | None:
@@ -85,10 +99,12 @@ def _published(problem: Any, family: str) -> float | None:
     return None if value is None else float(np.asarray(value))
 
 
-def load(family: str, entry: Entry) -> tuple[Callable, jax.Array]:
-    """`(function, x0)`: the objective, or for `equations` the residuals, of one flat vector."""
-    module = importlib.import_module(f"{_package(family).__name__}.{entry.module}")
-    problem = getattr(module, entry.cls)()
+def load(family: str, entry: Entry) -> tuple[Callable | Program, jax.Array]:
+    """`(function, x0)`: the objective of one flat vector; the residuals; or a `Program`."""
+    package = next(p for p in _packages(family) if _has(p, entry.module))
+    problem = getattr(importlib.import_module(f"{package.__name__}.{entry.module}"), entry.cls)()
+    if family in PROGRAMS:
+        return program(problem, entry.name)
     x0 = jnp.asarray(problem.y0, jnp.float64)
     if family == "equations":
 
@@ -102,8 +118,12 @@ def load(family: str, entry: Entry) -> tuple[Callable, jax.Array]:
     return lambda x: jnp.reshape(problem.objective(x, args), ()), x0
 
 
-def _package(family: str) -> types.ModuleType:
-    """The package of a family, imported without running any `__init__` of sif2jax."""
+def _has(package: types.ModuleType, module: str) -> bool:
+    return pathlib.Path(package.__path__[0], f"{module}.py").exists()
+
+
+def _packages(family: str) -> list[types.ModuleType]:
+    """The packages of a family, imported without running any `__init__` of sif2jax."""
     if "sif2jax" not in sys.modules:
         spec = importlib.util.find_spec("sif2jax")
         if spec is None or spec.submodule_search_locations is None:
@@ -111,10 +131,14 @@ def _package(family: str) -> types.ModuleType:
         root = pathlib.Path(spec.submodule_search_locations[0])
         for name in ("sif2jax", "sif2jax.cutest"):
             _stub(name, root.joinpath(*name.split(".")[1:]))
-    name = f"sif2jax.cutest.{FAMILIES[family]}"
-    if name not in sys.modules:
-        _stub(name, pathlib.Path(sys.modules["sif2jax.cutest"].__path__[0], FAMILIES[family]))
-    return sys.modules[name]
+        # some modules take the base classes from there
+        bases = vars(importlib.import_module("sif2jax._problem"))
+        vars(sys.modules["sif2jax"]).update({k: v for k, v in bases.items() if k[:8] == "Abstract"})
+    for folder in FAMILIES[family]:
+        name = f"sif2jax.cutest.{folder}"
+        if name not in sys.modules:
+            _stub(name, pathlib.Path(sys.modules["sif2jax.cutest"].__path__[0], folder))
+    return [sys.modules[f"sif2jax.cutest.{folder}"] for folder in FAMILIES[family]]
 
 
 def _stub(name: str, folder: pathlib.Path) -> None:
