@@ -143,6 +143,15 @@ ROWS = (
         float32=_names(tagged="float32"),
     ),
     Row(
+        name="LBFGSB",
+        make=lambda case: jol.LBFGSB(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=_split(HARDER_HALF),  # without bounds it is the row above, but for the search
+        stubborn=frozenset({"meyer", "quadratic"}),
+        float32=_split(SMOOTH_IN_FLOAT32),
+    ),
+    Row(
         name="Newton",
         make=lambda case: jol.Newton(),
         tol=1e-8,

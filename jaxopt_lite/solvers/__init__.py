@@ -1,6 +1,6 @@
 """Every solver, by family."""
 
-from .constrained import InteriorPoint
+from .constrained import LBFGSB, InteriorPoint
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -30,6 +30,7 @@ __all__ = [
     "BFGS",
     "ITP",
     "LBFGS",
+    "LBFGSB",
     "SR1",
     "Anderson",
     "Bisection",

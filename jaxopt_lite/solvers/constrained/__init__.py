@@ -1,5 +1,6 @@
 """Solvers for problems with constraints."""
 
+from .bounded import LBFGSB
 from .interior_point import InteriorPoint
 
-__all__ = ["InteriorPoint"]
+__all__ = ["LBFGSB", "InteriorPoint"]

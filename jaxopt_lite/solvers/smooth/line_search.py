@@ -153,7 +153,7 @@ class LineSearch(Solver):
         memory = self.learn(problem, state.memory, pair, new, here, accept, args)
         ahead = choose(hopeless, -here, self.direct(memory, here))
         search = lax.stop_gradient((state.step, fall, slope0, slope, rise))
-        trial = _next_trial(*search, jnp.abs(fall) > blur, decrease & (slope < 0))
+        trial = next_trial(*search, jnp.abs(fall) > blur, decrease & (slope < 0))
         fallen = accept & (fall > noise)
         return LineSearchState(
             point=state.point._replace(x=new),
@@ -213,7 +213,7 @@ def first_scale(length: Array, gg: Array) -> Array:
     return jnp.minimum(1, length / jnp.sqrt(gg))
 
 
-def _next_trial(t, fall, slope0, slope, rise, is_clear: Array, is_short: Array) -> Array:
+def next_trial(t, fall, slope0, slope, rise, is_clear: Array, is_short: Array) -> Array:
     """Where the cubic with slopes `slope0` at 0 and `slope` at t, lower by `fall` there, is least.
 
     With `rise` = slope - slope0; where `fall` is not clear of rounding, of the quadratic with these
