@@ -1,6 +1,6 @@
 """Every solver, by family."""
 
-from .constrained import LBFGSB, InteriorPoint
+from .constrained import LBFGSB, AugmentedLagrangian, InteriorPoint
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -33,6 +33,7 @@ __all__ = [
     "LBFGSB",
     "SR1",
     "Anderson",
+    "AugmentedLagrangian",
     "Bisection",
     "Brent",
     "Broyden",
