@@ -7,10 +7,12 @@ from .certify import (
     CriticalPoint,
     CriticalPoints,
     Kind,
+    Sensitivity,
     certify,
     classify,
     covariance,
     find_critical_points,
+    sensitivity,
 )
 from .core import (
     Composite,
@@ -106,6 +108,7 @@ __all__ = [
     "Problem",
     "Residuals",
     "SaddleFreeNewton",
+    "Sensitivity",
     "Solution",
     "SolveError",
     "Solver",
@@ -121,6 +124,7 @@ __all__ = [
     "minimize",
     "projections",
     "root",
+    "sensitivity",
     "solve",
 ]
 

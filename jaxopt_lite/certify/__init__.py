@@ -5,6 +5,7 @@ from .classify import CriticalPoint, Evidence, Kind, classify
 from .covariance import Covariance, covariance
 from .critical_points import CriticalPoints, find_critical_points
 from .kkt import ConstraintReport, Qualification, ReducedHessian
+from .sensitivity import Expansion, Sensitivity, sensitivity
 
 __all__ = [
     "Certificate",
@@ -13,11 +14,14 @@ __all__ = [
     "CriticalPoint",
     "CriticalPoints",
     "Evidence",
+    "Expansion",
     "Kind",
     "Qualification",
     "ReducedHessian",
+    "Sensitivity",
     "certify",
     "classify",
     "covariance",
     "find_critical_points",
+    "sensitivity",
 ]

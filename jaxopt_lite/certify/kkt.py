@@ -12,7 +12,6 @@ such rows, L the Lagrangian, Z the tangent space of what binds strongly.
 """
 
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +23,7 @@ from ..core import Multipliers, Point, Residuals
 from ..core.tracing import FlatProblem
 from ..linalg import Form, choose, inertia_tolerance, non_negative_least_squares, norm_inf
 from .classify import Kind
+from .stacking import flattened, shaped, sizes_of, split, stack
 
 PyTree = Any
 DENSE_LIMIT = 1000  # variables, and constraints with both sides of the bounds
@@ -95,9 +95,9 @@ def examine(
     tol = jnp.asarray(eps**0.375 if tol is None else tol, dtype)
     reach = 1 + norm_inf(x)
 
-    rows = lambda y: _stack(problem.slacks(y, params))
+    rows = lambda y: stack(problem.slacks(y, params))
     c, raw = rows(x), jax.jacfwd(rows)(x)
-    sizes = _sizes(problem.slacks(x, params))
+    sizes = sizes_of(problem.slacks(x, params))
     equal = np.arange(c.size) < sizes[0]
     value, gradient = problem.value_and_gradient(x, params)
     slopes = jnp.sqrt(jnp.sum(raw * raw, axis=1))
@@ -111,8 +111,8 @@ def examine(
     # As a distance from the constraint; one whose gradient vanishes there is measured by itself.
     feasible = jnp.all(violation <= tol * reach * jnp.maximum(slopes, tol**0.5))
     if given is not None:
-        flat = _stack(_flattened(given, form, sizes, dtype))
-        rough = problem.residuals(Point(x, _split(flat, sizes)), params).worst()
+        flat = stack(flattened(given, form, sizes, dtype))
+        rough = problem.residuals(Point(x, split(flat, sizes)), params).worst()
     near = tol if given is None else jnp.maximum(tol, jnp.sqrt(jnp.minimum(rough, 1e-2)))
     is_equality = jnp.asarray(equal)
     active = is_equality | (exists & (c >= -near * (1 + slopes) * reach))
@@ -152,7 +152,7 @@ def examine(
 
     # -- qualifications and second order ---------------------------------------------------------
     qualification = _qualify(a, active, equal, eps)
-    point = Point(x, _split(price, sizes))
+    point = Point(x, split(price, sizes))
     hessian, shape = _reduced_hessian(problem, point, params, a, c, slopes, strong, force)
     along = a @ shape.lowest
     cone = jnp.all(~weak | (along <= near)) | jnp.all(~weak | (along >= -near))
@@ -167,9 +167,9 @@ def examine(
         cone=cone,
     )
     report = ConstraintReport(
-        multipliers=_shaped(problem, form, price, sizes),
-        active=_shaped(problem, form, active, sizes),
-        strong=_shaped(problem, form, strong, sizes),
+        multipliers=shaped(problem, form, price, sizes),
+        active=shaped(problem, form, active, sizes),
+        strong=shaped(problem, form, strong, sizes),
         scaled=scaled,
         feasible=feasible,
         stationary=stationary,
@@ -303,49 +303,3 @@ def _kind(finite, feasible, stationary, licq, mfcq, hessian, inward, cone) -> Ar
     code = choose(~stationary & ~mfcq, int(Kind.UNQUALIFIED), code)
     code = choose(~feasible, int(Kind.INFEASIBLE), code)
     return choose(~finite, int(Kind.NONFINITE), code)
-
-
-# -- constraints in one vector ---------------------------------------------------------------------
-
-
-def _stack(parts: Multipliers) -> Array:
-    """All that is there in one vector: eq, ineq, lower, upper."""
-    there = [jnp.ravel(part) for part in parts if part is not None]
-    return jnp.concatenate(there) if there else jnp.zeros(0)
-
-
-def _sizes(slacks: Multipliers) -> tuple[int, ...]:
-    """How many entries each field has."""
-    return tuple(0 if part is None else part.size for part in slacks)
-
-
-def _split(vector: Array, sizes: tuple[int, ...]) -> Multipliers:
-    """The fields of a vector as vectors; None where there is nothing."""
-    ends = np.cumsum((0, *sizes))
-    parts = [vector[i:j] if j > i else None for i, j in itertools.pairwise(ends)]
-    return Multipliers(*parts)
-
-
-def _flattened(given: Multipliers, form: Form, sizes: tuple[int, ...], dtype) -> Multipliers:
-    """Multipliers as a solution has them, as vectors; 0 where none are given."""
-    eq, ineq, lower, upper = given
-    flat = lambda side: None if side is None else form.ravel(side)
-    ravel = lambda part: None if part is None else jnp.ravel(part).astype(dtype)
-    vectors = (ravel(eq), ravel(ineq), flat(lower), flat(upper))
-    pairs = zip(vectors, sizes, strict=True)
-    return Multipliers(*(jnp.zeros(size, dtype) if v is None else v for v, size in pairs))
-
-
-def _shaped(problem: FlatProblem, form: Form, vector: Array, sizes: tuple) -> Multipliers:
-    """The fields in the shapes of what they belong to."""
-    eq, ineq, lower, upper = _split(vector, sizes)
-
-    def like(fun: Any, part: Array | None) -> Array | None:
-        return None if part is None else part.reshape(fun.jaxpr.outvars[0].aval.shape)
-
-    def side(part: Array | None) -> PyTree:
-        if part is None or part.dtype != bool:
-            return None if part is None else form.unravel(part)
-        return jax.tree.map(lambda leaf: leaf > 0, form.unravel(part.astype(form.dtype)))
-
-    return Multipliers(like(problem.eq, eq), like(problem.ineq, ineq), side(lower), side(upper))

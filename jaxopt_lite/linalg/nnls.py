@@ -28,6 +28,8 @@ def non_negative_least_squares(matrix: Array, rhs: Array, signed: Array, used: A
     Source: Kim & Park (2011); Portugal, Júdice & Vicente (1994).
     """
     k, eps = matrix.shape[1], float(jnp.finfo(matrix.dtype).eps)
+    if not k:
+        return jnp.zeros(0, matrix.dtype)
     matrix = jnp.where(used, matrix, 0)
     normal = matrix.T @ matrix + eps ** (2 / 3) * jnp.eye(k, dtype=matrix.dtype)
     target = matrix.T @ rhs
