@@ -1,6 +1,6 @@
 """Every solver, by family."""
 
-from .constrained import LBFGSB, AugmentedLagrangian, InteriorPoint
+from .constrained import LBFGSB, TRON, AugmentedLagrangian, InteriorPoint
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -32,6 +32,7 @@ __all__ = [
     "LBFGS",
     "LBFGSB",
     "SR1",
+    "TRON",
     "Anderson",
     "AugmentedLagrangian",
     "Bisection",

@@ -3,5 +3,6 @@
 from .augmented_lagrangian import AugmentedLagrangian
 from .bounded import LBFGSB
 from .interior_point import InteriorPoint
+from .tron import TRON
 
-__all__ = ["LBFGSB", "AugmentedLagrangian", "InteriorPoint"]
+__all__ = ["LBFGSB", "TRON", "AugmentedLagrangian", "InteriorPoint"]

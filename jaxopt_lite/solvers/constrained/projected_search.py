@@ -93,6 +93,13 @@ def bound_residuals(
     return residuals._replace(primal=box_of(problem, args).crossed())
 
 
+def crossed_or(problem, residuals: Residuals, failure: Array) -> Array:
+    """`failure`, or that of crossed bounds, which no point can be within."""
+    if problem.bounds is None:
+        return failure
+    return choose(jnp.asarray(residuals.primal > 0), int(Status.PRIMAL_INFEASIBLE), failure)
+
+
 class ProjectedState(NamedTuple):
     """Between two evaluations."""
 
@@ -213,8 +220,7 @@ class ProjectedSearch(Solver):
         residuals = bound_residuals(problem, state.point.x, state.gradient, prices, args)
         running, stalled = jnp.int32(Status.RUNNING), int(Status.STALLED)
         failure = choose(state.idle > PATIENCE, stalled, running)
-        if problem.bounds is not None:
-            failure = choose(residuals.primal > 0, int(Status.PRIMAL_INFEASIBLE), failure)
+        failure = crossed_or(problem, residuals, failure)
         return Report(Point(state.point.x, prices), state.value, residuals, True, failure)
 
     # -- the search -----------------------------------------------------------------------------

@@ -92,12 +92,13 @@ class LeastSquares(TrustRegionSkeleton):
         """What is computed once for all steps from a point."""
         return ()
 
-    def place(self, problem, x, args):
+    def place(self, problem, x, step, args):
         """Within the bounds, and on one that is missed by rounding only."""
         if problem.bounds is None:
-            return x
+            return x + step
         lower, upper = problem.box(args)
-        near = 4 * jnp.finfo(x.dtype).eps * jnp.abs(x)
+        near = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), jnp.abs(x + step))
+        x = x + step
         x = jnp.where(x - lower <= near, lower, x)
         return jnp.where(upper - x <= near, upper, x)
 

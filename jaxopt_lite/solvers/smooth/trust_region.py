@@ -89,9 +89,13 @@ class TrustRegionSkeleton(Solver):
         """The model after a trial that `measure` saw more of, in place of `learn`."""
         raise NotImplementedError
 
-    def place(self, problem, x: Array, args: tuple) -> Array:
-        """Where a trial is evaluated: x itself, or the nearest point of a set."""
-        return x
+    def place(self, problem, x: Array, step: Array, args: tuple) -> Array:
+        """Where a trial is evaluated: x + p, or the nearest point of a set."""
+        return x + step
+
+    def left(self, problem, x: Array, gradient: Array, args: tuple) -> Array:
+        """What is left of the optimality conditions: progress is when it falls."""
+        return norm_inf(gradient)
 
     def first_size(self, model: Any, x: Array, gradient: Array) -> Array:
         """The first radius, or what plays its part, given the model at the start."""
@@ -125,7 +129,7 @@ class TrustRegionSkeleton(Solver):
         """Evaluate the proposal, accept or reject it, propose the next."""
         start = state.accepted < 0
         p, predicted = state.proposal.step, state.proposal.decrease
-        x = self.place(problem, state.point.x + p, args)
+        x = self.place(problem, state.point.x, p, args)
         value, gradient, seen = self.measure(problem, x, args)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         by_slopes = -0.5 * ((x - state.point.x) @ (state.gradient + gradient))
@@ -148,7 +152,7 @@ class TrustRegionSkeleton(Solver):
         if proposal.length is None:
             proposal = proposal._replace(length=jnp.linalg.norm(proposal.step))
 
-        norm = norm_inf(gradient)
+        norm = self.left(problem, new.point.x, gradient, args)
         noise = 10 * jnp.finfo(x.dtype).eps * jnp.abs(state.value)
         lowest, least = state.mark
         better = accept & (start | (value < lowest - noise) | (norm < 0.9 * least))
