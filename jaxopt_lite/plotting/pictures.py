@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ..certify import CriticalPoint, Kind
-from ..core import Solution
+from ..core import Problem, Solution
 
 STYLE = {
     Kind.STRICT_MINIMUM: ("o", "tab:blue", "minimum"),
@@ -85,6 +85,79 @@ def landscape(
     ax.set_ylabel("$x_2$")
     ax.set_aspect("equal")
     return ax
+
+
+def constraints(
+    problem: Problem,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    solution: Solution | None = None,
+    args: tuple = (),
+    *,
+    resolution: int = 300,
+    levels: int = 20,
+    arrow: float = 0.15,
+    ax: Any = None,
+) -> Any:
+    """A problem of two variables over a box: contours of f, and what the constraints leave of it.
+
+    What violates an inequality or a bound is shaded, each equality is a line. With a `solution`,
+    its iterates (`history="x"`), the answer, and arrows there: -grad f, and multiplier * grad of
+    each constraint that binds. At a KKT point the second kind add up to the first. The longest
+    arrow is `arrow` times the width of the box.
+    """
+    ax = _axes(ax)
+    (x0, y0), (x1, y1) = np.asarray(lower), np.asarray(upper)
+    xs, ys = np.linspace(x0, x1, resolution), np.linspace(y0, y1, resolution)
+    grid = jnp.stack(jnp.meshgrid(jnp.asarray(xs), jnp.asarray(ys)), axis=-1)
+    everywhere = lambda fun: jax.device_get(jax.jit(jax.vmap(jax.vmap(fun)))(grid))
+    values = everywhere(lambda x: problem.value(x, args))
+    ax.contour(xs, ys, values, levels=levels, cmap="viridis", linewidths=0.7)
+    slacks = everywhere(lambda x: problem.slacks(x, args))
+    sides = [np.atleast_3d(part) for part in slacks[1:] if part is not None]
+    if sides:
+        outside = np.max(np.concatenate(sides, axis=-1), axis=-1)
+        ax.contourf(xs, ys, outside, levels=[0, np.inf], colors=["tab:gray"], alpha=0.25)
+        for side in sides:
+            for g in np.moveaxis(side, -1, 0):
+                ax.contour(xs, ys, g, levels=[0], colors=["tab:gray"], linewidths=1.2)
+    for h in () if slacks.eq is None else np.moveaxis(np.atleast_3d(slacks.eq), -1, 0):
+        ax.contour(xs, ys, h, levels=[0], colors=["black"], linewidths=1.5)
+    if solution is not None:
+        typical = np.ptp(values) / (x1 - x0)  # forces far below are 0 but for rounding
+        _answer(problem, solution, args, arrow * (x1 - x0), 1e-4 * typical, ax)
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="$x_1$", ylabel="$x_2$")
+    ax.set_aspect("equal")
+    return ax
+
+
+def _answer(
+    problem: Problem, solution: Solution, args: tuple, length: float, least: float, ax: Any
+) -> None:
+    """The iterates, the answer, and the balance of forces there."""
+    x = jnp.asarray(solution.x)
+    if solution.history is not None and solution.history.x is not None:
+        steps = np.asarray(solution.history.x)[: int(solution.steps)]
+        ax.plot(*steps.T, ".-", color="tab:blue", lw=1, ms=5, label="iterates", zorder=3)
+    rows, slopes = jax.jacfwd(lambda y: problem.slacks(y, args))(x), []
+    for price, row in zip(solution.multipliers, rows, strict=True):
+        if price is not None:
+            slopes += list(np.reshape(price, (-1, 1)) * np.reshape(row, (-1, 2)))
+    fall = -np.asarray(jax.grad(lambda y: problem.value(y, args))(x))
+    size = max([np.linalg.norm(fall), *(np.linalg.norm(slope) for slope in slopes)])
+    # The price's arrow is the thinner one: it covers the other where a single constraint binds.
+    forces = [(fall, "tab:red", r"$-\nabla f$")]
+    binding = [slope for slope in slopes if np.linalg.norm(slope) > 1e-3 * size]
+    forces += [(slope, "tab:orange", r"price $\times \nabla$ constraint") for slope in binding]
+    for force, color, label in forces if size > least else ():
+        ax.quiver(
+            *x, *(force * length / size), color=color, angles="xy", scale_units="xy", scale=1,
+            width=0.012 if color == "tab:red" else 0.005, zorder=4, label=label,
+        )  # fmt: skip
+    ax.plot(*x, "*", color="tab:red", ms=14, mec="white", zorder=5)
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    ax.legend(unique.values(), unique.keys(), loc="upper right", framealpha=0.9)
 
 
 def spectrum(point: CriticalPoint, *, ax: Any = None) -> Any:
