@@ -62,6 +62,7 @@ from .solvers import (
     PerturbedGradientDescent,
     Picard,
     PolyakStep,
+    ProjectedGradient,
     SaddleFreeNewton,
     TrustRegion,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "Point",
     "PolyakStep",
     "Problem",
+    "ProjectedGradient",
     "Residuals",
     "SaddleFreeNewton",
     "Sensitivity",

@@ -233,6 +233,14 @@ ROWS = (
         float32=("beale", "booth", "himmelblau", "logistic", "rosenbrock", "chebyquad8"),
     ),
     Row(
+        name="ProjectedGradient",
+        make=lambda case: jol.ProjectedGradient(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=(*_names(tagged="first_order"), "rosenbrock", "wood"),
+        float32=("beale", "booth", "himmelblau", "logistic", "rosenbrock", "chebyquad8"),
+    ),
+    Row(
         name="FixedStep",
         make=lambda case: jol.FixedStep(FIXED_STEPS[case]),
         tol=1e-6,

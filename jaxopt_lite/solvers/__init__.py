@@ -1,6 +1,6 @@
 """Every solver, by family."""
 
-from .constrained import LBFGSB, TRON, AugmentedLagrangian, InteriorPoint
+from .constrained import LBFGSB, TRON, AugmentedLagrangian, InteriorPoint, ProjectedGradient
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -57,6 +57,7 @@ __all__ = [
     "PerturbedGradientDescent",
     "Picard",
     "PolyakStep",
+    "ProjectedGradient",
     "SaddleFreeNewton",
     "TrustRegion",
     "choose",

@@ -1,8 +1,8 @@
 """Solvers for problems with constraints."""
 
 from .augmented_lagrangian import AugmentedLagrangian
-from .bounded import LBFGSB
+from .bounded import LBFGSB, ProjectedGradient
 from .interior_point import InteriorPoint
 from .tron import TRON
 
-__all__ = ["LBFGSB", "TRON", "AugmentedLagrangian", "InteriorPoint"]
+__all__ = ["LBFGSB", "TRON", "AugmentedLagrangian", "InteriorPoint", "ProjectedGradient"]

@@ -1,4 +1,4 @@
-"""First-order methods within bounds: limited-memory BFGS."""
+"""First-order methods within bounds: limited-memory BFGS and spectral projected gradients."""
 
 from typing import NamedTuple
 
@@ -100,3 +100,37 @@ def _reduced(memory: BoundedMemory, gradient: Array, free: Array) -> Array:
     z = scale * (gradient - p @ changes)
     q = jsl.solve_triangular(r, d * p - known * (changes @ z), trans="T")
     return z + (known * q) @ steps
+
+
+@solver(accepts={"bounds"})
+class ProjectedGradient(ProjectedSearch):
+    """Spectral projected gradients: x <- x + t (P(x - a g) - x), a = s's/s'y of the last step.
+
+    t is 1, shortened until f is below the largest of its last ten values: f need not fall at every
+    step. Converges for every smooth f bounded below within the bounds; linearly near an answer
+    with positive multipliers, in a small multiple of sqrt(kappa) steps a digit as a rule, kappa the
+    condition of the Hessian in the free variables. One evaluation of f and grad f a step, a few
+    vectors of memory. First-order: it stops at a saddle point if it starts on one.
+
+    Sources: Birgin, Martínez & Raydan (2000), SPG2; Barzilai & Borwein (1988) for a.
+    """
+
+    curvature = None
+    window = 10
+
+    def start_memory(self, x):
+        """The length to try first."""
+        return first_length(x)
+
+    def remember(self, memory, pair, accept):
+        """The next a; a longer one where s'y shows no curvature."""
+        bent = pair.sy > 0
+        longer = memory * jnp.maximum(4, pair.step)
+        first = first_scale(memory, pair.y @ pair.y)
+        unbent = jnp.where(pair.number < 0, first, longer)
+        scale = jnp.where(bent, pair.s @ pair.s / jnp.where(bent, pair.sy, 1), unbent)
+        return choose(accept, scale, memory)
+
+    def direct(self, memory, x, gradient, box):
+        """P(x - a g) - x."""
+        return box.nearest(x - memory * gradient) - x
