@@ -42,6 +42,7 @@ PATIENCE = 40  # inner steps without progress, before prices change all the same
 LONGEST = 2000  # inner steps on one inner problem
 FAR = 100.0  # an inner problem that leads so much further away, and out of the constraints, fails
 HOPELESS = 5  # raises of the penalty in a row, before feasibility alone is sought
+FEW = 5  # batches, whose average feeds the penalty
 STALE = 15  # inner problems in which the worst residual does not fall by a tenth, before STALLED
 
 
@@ -49,8 +50,8 @@ class Seen(NamedTuple):
     """F, c and g at a point."""
 
     value: Array
-    eq: Array | None
-    ineq: Array | None
+    eq: Any  # (m,), or None
+    ineq: Any  # (p,), or None
 
     @classmethod
     def at(cls, problem: FlatProblem, x: Array, args: tuple) -> "Seen":
@@ -73,8 +74,8 @@ class Prices(NamedTuple):
     """What the inner problem depends on besides the data."""
 
     weight: Array  # of f: 1, or 0 while only feasibility is sought
-    eq: Array | None  # y
-    ineq: Array | None  # z >= 0
+    eq: Any  # y, or None
+    ineq: Any  # z >= 0, or None
     penalty: Array  # rho >= 0
 
     def force(self, seen: Seen) -> Multipliers:
@@ -201,16 +202,16 @@ class AugmentedState(NamedTuple):
     best: Array  # the smallest worst residual at the end of one
     stale: Array  # inner problems since
     # put aside
-    slow: Prices  # while feasibility is sought; with `inner_steps`, what averages determine
+    slow: Prices  # while feasibility is sought; with `inner_steps`, those without the penalty
     tolerance: Array  # while feasibility is sought
-    average: Seen | None  # with `inner_steps` only
+    averages: tuple[Seen, Seen] | None  # with `inner_steps`: of a few batches, of a period so far
 
 
 @solver(accepts={"eq", "ineq", "bounds"})
 class AugmentedLagrangian(Solver):
     """Multipliers by the augmented Lagrangian, matrix-free, with any smooth solver inside.
 
-    x ~ argmin f + y.c + rho |c|^2 / 2 + (|max(0, z + rho g)|^2 - |z|^2) / (2 rho) within the bounds,
+    x ~ argmin f + y.c + rho |c|^2 / 2 + (|max(0, z + rho g)|^2 - |z|^2) / (2 rho) in the bounds,
     then y <- y + rho c, z <- max(0, z + rho g); rho rises where V = |(c, max(g, -z / rho))| has not
     halved. Linear in inner problems, the faster the larger rho, and these are solved to falling
     tolerances. One evaluation of f, c, g and one reverse pass a step, whatever the number of
@@ -222,18 +223,19 @@ class AugmentedLagrangian(Solver):
     DIVERGED mean that f fell without bound. Where constraint qualifications fail multipliers may
     grow without bound, and it ends STALLED.
 
-    Step by step with batches of data pass `inner_steps` and an inner solver that needs no values
-    of f, `Optax(...)` for instance: descent in x for f + p.c + q.g, where p = y + rho C and
-    q = max(0, z + rho G) with C, G averages over about as many steps; y and z take their values at
-    every `inner_steps`-th step. p and q are linear in the noise of a batch, so where they settle
-    they are prices without bias, the shadow prices of the problem on all data.
+    Step by step with batches of data pass `inner_steps` and an inner solver that compares no values
+    of f, `Optax(...)` for instance. It then descends on f + p.c + q.g with p = y + rho C and
+    q = max(0, z + rho G), where C and G follow the last five batches, and after every `inner_steps`
+    steps y and z rise by rho times the mean of c and g over these. A square of a batch's own c
+    would add its variance to f; so the prices settle at those of the problem on all data, up to
+    noise that falls with rho / inner_steps. Too large a rho makes them swing.
 
     Args:
         inner: the solver of inner problems, any for smooth objectives. None: `LBFGS`, and `LBFGSB`
             within bounds; these two and `BFGS` keep what they know of curvature when prices change.
             `TrustRegion` takes half as many steps, each with second derivatives.
-        penalty: the first rho. None: 10 max(1, |f|) / max(1, |violation|^2 / 2) at the start; with
-            `inner_steps` 1, and there it stays.
+        penalty: the first rho. None: 10 max(1, |f|) / max(1, |violation|^2 / 2) at the start, at
+            most 10; with `inner_steps` it is 0.1, and stays.
         inner_steps: change prices after so many steps. None: when the inner problem is solved.
         tol: stopping tolerance, on which those of inner problems depend; `solve` fills it in.
 
@@ -279,7 +281,8 @@ class AugmentedLagrangian(Solver):
         zero, inf, count = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype), jnp.int32(0)
         shapes = jax.eval_shape(lambda x: Seen.at(problem, x, args), x)
         seen = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        rho = jnp.asarray(1.0 if self.penalty is None else self.penalty, dtype)
+        default = 1.0 if self.inner_steps is None else 0.1
+        rho = jnp.asarray(default if self.penalty is None else self.penalty, dtype)
         prices = Prices(zero + 1, seen.eq, seen.ineq, rho)
         inside, inner = InnerProblem.of(problem), self._inner(problem, zero)
         start = inner.init(inside, Point(x), (*args, prices))
@@ -301,7 +304,7 @@ class AugmentedLagrangian(Solver):
             stale=count,
             slow=prices,
             tolerance=zero,
-            average=None if self.inner_steps is None else seen,
+            averages=None if self.inner_steps is None else (seen, seen),
         )
 
     def step(self, problem, state, args):
@@ -433,20 +436,22 @@ class AugmentedLagrangian(Solver):
         return jnp.where(lost, Status.PRIMAL_INFEASIBLE, failure).astype(jnp.int32)
 
     def _keep_pace(self, state: AugmentedState) -> AugmentedState:
-        """Prices by averages of what batches say, and by their sums: both once a step."""
-        pace, steps, seen = self.inner_steps, state.round.steps + 1, state.seen
+        """Forces by what the last few batches say, prices by the mean over a period of them."""
+        pace, steps, seen = self.inner_steps or 1, state.round.steps + 1, state.seen
         start, turn = state.number < 0, steps >= pace
-        average = jax.tree.map(
-            lambda old, new: jnp.where(start, new, old + (new - old) / pace), state.average, seen
-        )
-        slow = choose(turn, state.slow.updated(average), state.slow)
-        force = slow.force(average)
+        recent, mean = state.averages or (seen, seen)
+        few = min(FEW, pace)
+        follow = lambda old, new: jnp.where(start, new, old + (new - old) / few)
+        recent = jax.tree.map(follow, recent, seen)
+        mean = jax.tree.map(lambda old, new: old + new / pace, mean, seen)
+        slow = choose(turn, state.slow.updated(mean), state.slow)
+        force = slow.force(recent)
         return state._replace(
             prices=state.prices._replace(eq=force.eq, ineq=force.ineq),
             round=state.round._replace(steps=jnp.where(turn, 0, steps)),
             number=jnp.maximum(state.number, 0) + turn.astype(jnp.int32),
             slow=slow,
-            average=average,
+            averages=(recent, choose(turn, jax.tree.map(jnp.zeros_like, mean), mean)),
         )
 
     # -- parts ------------------------------------------------------------------------------------
@@ -476,9 +481,13 @@ class AugmentedLagrangian(Solver):
 
 
 def _first_penalty(seen: Seen) -> Array:
-    """At which objective and penalty are of one size. Birgin & Martinez (2014), section 12.4."""
+    """At which objective and penalty are of one size, but not large: raising it costs less.
+
+    Where f is a sum over 1e5 entries, 10 takes tens of steps and 1e5 takes thousands.
+    Source: Andreani et al. (2008), section 5.
+    """
     size = jnp.maximum(1, jnp.abs(seen.value))
-    return jnp.clip(10 * size / jnp.maximum(1, seen.half_square()), 1e-8, 1e8)
+    return jnp.clip(10 * size / jnp.maximum(1, seen.half_square()), 1e-6, 10.0)
 
 
 def _residuals(seen: Seen, force: Multipliers, inner: Residuals) -> Residuals:
