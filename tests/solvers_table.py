@@ -172,6 +172,14 @@ ROWS = (
         variant=True,
     ),
     Row(
+        name="AugmentedLagrangian",  # with constraints: test_augmented_lagrangian.py
+        make=lambda case: jol.AugmentedLagrangian(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=_split("booth rosenbrock rosenbrock20 wood bard box mlp logistic helical_valley"),
+        float32=_split(SMOOTH_IN_FLOAT32),
+    ),
+    Row(
         name="Newton",
         make=lambda case: jol.Newton(),
         tol=1e-8,

@@ -432,7 +432,9 @@ class AugmentedLagrangian(Solver):
         lost = lost | (report.failure == Status.PRIMAL_INFEASIBLE)
         fell = (said.value < -1e6 * eps**-0.5) & (violated <= 1e-6 * jnp.maximum(1, size))
         fell = fell & (size > 1e8) & (moved > 1e-5 * size) & ~seeking
-        failure = jnp.where(fell, Status.DUAL_INFEASIBLE, Status.RUNNING)
+        limited = any(price is not None for price in said.point.multipliers)
+        unbounded = Status.DUAL_INFEASIBLE if limited else Status.DIVERGED
+        failure = jnp.where(fell, unbounded, Status.RUNNING)
         return jnp.where(lost, Status.PRIMAL_INFEASIBLE, failure).astype(jnp.int32)
 
     def _keep_pace(self, state: AugmentedState) -> AugmentedState:
