@@ -4,6 +4,7 @@ from .certificate import Certificate, certify
 from .classify import CriticalPoint, Evidence, Kind, classify
 from .covariance import Covariance, covariance
 from .critical_points import CriticalPoints, find_critical_points
+from .duality import Duality, duality
 from .kkt import ConstraintReport, Qualification, ReducedHessian
 from .sensitivity import Expansion, Sensitivity, sensitivity
 
@@ -13,6 +14,7 @@ __all__ = [
     "Covariance",
     "CriticalPoint",
     "CriticalPoints",
+    "Duality",
     "Evidence",
     "Expansion",
     "Kind",
@@ -22,6 +24,7 @@ __all__ = [
     "certify",
     "classify",
     "covariance",
+    "duality",
     "find_critical_points",
     "sensitivity",
 ]

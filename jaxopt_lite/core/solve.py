@@ -82,7 +82,7 @@ def solve(
     check.options(tol, max_steps, history, differentiate)
     x0 = check.start("x0", x0)
     form = Form.of(x0)
-    solver = _solver_for(problem, solver, form.size)
+    solver = solver_for(problem, solver, form.size)
     how = _differentiation(differentiate)
     if how is None and not solver.unrolls(form.size):
         raise ValueError(
@@ -223,7 +223,8 @@ def _solve(*operands: Any, history: bool | str, progress: bool, how: Implicit | 
     return run(*operands, history=history, progress=progress, how=how)
 
 
-def _solver_for(problem: Problem, solver: Solver | None, size: int) -> Solver:
+def solver_for(problem: Problem, solver: Solver | None, size: int) -> Solver:
+    """The solver given, or the default for the problem; TypeError if it does not fit."""
     if solver is None:
         assert _choose is not None, "importing jaxopt_lite registers a default"
         solver = _choose(problem, size)
