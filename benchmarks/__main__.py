@@ -23,6 +23,7 @@ if __name__ == "__main__":
         implicit,
         imports,
         lbfgs,
+        programs,
         smooth,
         training,
     )

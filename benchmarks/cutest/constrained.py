@@ -20,6 +20,7 @@ import scipy.optimize as so
 
 import jaxopt_lite as jol
 
+from .. import ipopt
 from ..peers import Info, Peer
 from .programs import Program
 from .said import said
@@ -63,87 +64,14 @@ def _ours(name: str, solver: jol.Solver | None) -> Peer:
     return Peer(f"ours {name}", make)
 
 
-# -- IPOPT, and POUNCE, which has its interface ----------------------------------------------------
-
-
 def _interior_points() -> list[Peer]:
     import cyipopt
     import pounce
 
-    return [
-        Peer("IPOPT", lambda p, tol, n: _ipopt(cyipopt.Problem, p, n), traceable=False),
-        Peer("POUNCE", lambda p, tol, n: _ipopt(pounce.Problem, p, n), traceable=False),
-    ]
+    def peer(name: str, cls: type) -> Peer:
+        return Peer(name, lambda p, tol, steps: ipopt.runner(cls, p, steps), traceable=False)
 
-
-class _Callbacks:
-    """The callbacks of IPOPT, jitted, with exact second derivatives and dense matrices."""
-
-    def __init__(self, p: Program, n: int):
-        self.rows = rows = _rows(p)
-        self.m = jax.eval_shape(rows, jnp.zeros(n)).shape[0]
-        self.lower_triangle = np.tril_indices(n)
-        self.shape = n, self.m
-        self.evaluations = self.iterations = 0
-
-        def lagrangian(x, prices, weight):
-            return weight * p.objective(x) + prices @ rows(x)
-
-        self._value, self._gradient = jax.jit(p.objective), jax.jit(jax.grad(p.objective))
-        self._rows, self._jacobian = jax.jit(rows), jax.jit(jax.jacfwd(rows))
-        self._hessian = jax.jit(jax.hessian(lagrangian))
-
-    def objective(self, x):
-        self.evaluations += 1
-        return float(self._value(x))
-
-    def gradient(self, x):
-        return np.asarray(self._gradient(x))
-
-    def constraints(self, x):
-        return np.asarray(self._rows(x))
-
-    def jacobian(self, x):
-        return np.asarray(self._jacobian(x)).ravel()
-
-    def jacobianstructure(self):
-        n, m = self.shape
-        return np.repeat(np.arange(m), n), np.tile(np.arange(n), m)
-
-    def hessian(self, x, prices, weight):
-        return np.asarray(self._hessian(x, np.asarray(prices, float), weight))[self.lower_triangle]
-
-    def hessianstructure(self):
-        return self.lower_triangle
-
-    def intermediate(self, *told):
-        self.iterations = int(told[1])
-        return True
-
-
-def _rows(p: Program) -> Callable:
-    parts = [part for part in (p.eq, p.ineq) if part is not None]
-    return lambda x: jnp.concatenate([part(x) for part in parts] or [jnp.zeros(0, x.dtype)])
-
-
-def _ipopt(cls: type, p: Program, max_steps: int) -> Callable:
-    calls = _Callbacks(p, len(p.lower))
-    equations = 0 if p.eq is None else jax.eval_shape(p.eq, jnp.zeros(len(p.lower))).shape[0]
-    low = np.where(np.arange(calls.m) < equations, 0.0, -2e19)
-    sides = (np.where(np.isfinite(b), b, s * 2e19) for b, s in ((p.lower, -1), (p.upper, 1)))
-    problem = cls(
-        n=len(p.lower), m=calls.m, problem_obj=calls, lb=next(sides), ub=next(sides), cl=low,
-        cu=np.zeros(calls.m),
-    )  # fmt: skip
-    for option, value in (("print_level", 0), ("sb", "yes"), ("max_iter", min(max_steps, 3000))):
-        problem.add_option(option, value)
-
-    def run(x0):
-        calls.evaluations = calls.iterations = 0
-        x, info = problem.solve(np.asarray(x0))
-        return x, Info(info["status"] == 0, calls.iterations, calls.evaluations)
-
-    return run
+    return [peer("IPOPT", cyipopt.Problem), peer("POUNCE", pounce.Problem)]
 
 
 # -- SciPy -----------------------------------------------------------------------------------------
