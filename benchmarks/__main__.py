@@ -25,6 +25,7 @@ if __name__ == "__main__":
         lbfgs,
         programs,
         smooth,
+        solution_map,
         training,
     )
     from .cutest import command  # noqa: F401

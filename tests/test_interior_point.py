@@ -391,3 +391,31 @@ def test_the_derivative_of_an_answer_that_is_none_is_nan():
 
     assert infeasible(1.0).status == Status.PRIMAL_INFEASIBLE
     assert np.isnan(jax.grad(lambda p: infeasible(p).value)(1.0))
+
+
+def test_jacobian_in_a_thousand_parameters_agrees_with_finite_differences():
+    """50 variables, 10 equalities, 20 inequalities, with 1,000 parameters in all of them."""
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((50, 50)) / 10
+    q, m, b, k = (
+        jnp.asarray(matrix)
+        for matrix in (
+            root @ root.T + np.eye(50),
+            *(rng.standard_normal((rows, 1000)) / np.sqrt(1000) for rows in (50, 10, 20)),
+        )
+    )
+    a, g = jnp.asarray(rng.standard_normal((10, 50))), jnp.asarray(rng.standard_normal((20, 50)))
+    problem = jol.Problem(
+        lambda x, p: 0.5 * x @ q @ x + jnp.sum(jnp.cosh(x)) - 3 * (m @ p) @ x,
+        eq=lambda x, p: a @ x - b @ p,
+        ineq=lambda x, p: g @ x - 1 - k @ p,
+    )
+    solve = lambda p: jol.solve(problem, jnp.zeros(50), (p,), tol=1e-10)
+    p = jnp.asarray(rng.standard_normal(1000))
+    assert int(jnp.sum(solve(p).multipliers.ineq > 1e-3)) > 3
+    jacobian = jax.jit(jax.jacrev(lambda p: solve(p).x))(p)
+    for direction in jnp.asarray(rng.standard_normal((5, 1000))):
+        step = 1e-4 * direction
+        # Off by the square of the step, |step| = 3e-3, times third derivatives below 1.
+        difference = (solve(p + step).x - solve(p - step).x) / 2e-4
+        np.testing.assert_allclose(jacobian @ direction, difference, atol=1e-6)
