@@ -1,6 +1,14 @@
 """Every solver, by family."""
 
-from .constrained import LBFGSB, TRON, AugmentedLagrangian, InteriorPoint, ProjectedGradient
+from .constrained import (
+    LBFGSB,
+    TRON,
+    AugmentedLagrangian,
+    FrankWolfe,
+    InteriorPoint,
+    MirrorDescent,
+    ProjectedGradient,
+)
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
 from .smooth import (
@@ -42,11 +50,13 @@ __all__ = [
     "CubicNewton",
     "Dogleg",
     "FixedStep",
+    "FrankWolfe",
     "GaussNewton",
     "GradientDescent",
     "HeavyBall",
     "InteriorPoint",
     "LevenbergMarquardt",
+    "MirrorDescent",
     "NaturalGradient",
     "Nesterov",
     "Newton",

@@ -3,6 +3,15 @@
 from .augmented_lagrangian import AugmentedLagrangian
 from .bounded import LBFGSB, ProjectedGradient
 from .interior_point import InteriorPoint
+from .simplex import FrankWolfe, MirrorDescent
 from .tron import TRON
 
-__all__ = ["LBFGSB", "TRON", "AugmentedLagrangian", "InteriorPoint", "ProjectedGradient"]
+__all__ = [
+    "LBFGSB",
+    "TRON",
+    "AugmentedLagrangian",
+    "FrankWolfe",
+    "InteriorPoint",
+    "MirrorDescent",
+    "ProjectedGradient",
+]

@@ -53,7 +53,7 @@ class LBFGSB(ProjectedSearch):
         pairs = jnp.zeros((self.memory, x.shape[0]), x.dtype)
         return BoundedMemory(pairs, pairs, first_length(x))
 
-    def remember(self, memory, pair, accept):
+    def remember(self, memory, pair, x, accept):
         """Append (s, y) and drop the oldest pair, if s'y > 0."""
         s, y, sy = pair.s, pair.y, pair.sy
         yy = y @ y
@@ -122,7 +122,7 @@ class ProjectedGradient(ProjectedSearch):
         """The length to try first."""
         return first_length(x)
 
-    def remember(self, memory, pair, accept):
+    def remember(self, memory, pair, x, accept):
         """The next a; a longer one where s'y shows no curvature."""
         bent = pair.sy > 0
         longer = memory * jnp.maximum(4, pair.step)

@@ -50,6 +50,10 @@ class Box(NamedTuple):
         end = jnp.where(self.upper - end <= near, self.upper, end)
         return jnp.where(d == 0, x, end)
 
+    def slope(self, gradient: Array, d: Array) -> Array:
+        """The slope along d."""
+        return gradient @ d
+
     def held(self, x: Array, gradient: Array, scale: Array) -> Array:
         """Where the step -scale g ends on a bound: what binds, once x is near its answer.
 
@@ -120,9 +124,9 @@ class ProjectedState(NamedTuple):
 class ProjectedSearch(Solver):
     """x <- x + t d, d = P(.) - x, t by the Wolfe conditions. A subclass says how d is found.
 
-    It has `start_memory(x)`, `remember(memory, pair, accept)` and `direct(memory, x, gradient,
+    It has `start_memory(x)`, `remember(memory, pair, x, accept)` and `direct(memory, x, gradient,
     box)` -> d with x + d in the box. Sufficient decrease is that of the line-search skeleton. Where
-    t is at its largest, decrease alone is enough.
+    t is at its largest, decrease alone is enough. For a set other than the box, it says `region`.
     """
 
     sufficient_decrease: ClassVar[float] = 1e-4  # c1
@@ -133,17 +137,21 @@ class ProjectedSearch(Solver):
         """The direction's memory before the start is evaluated."""
         raise NotImplementedError
 
-    def remember(self, memory: Any, pair: Pair, accept: Array) -> Any:
-        """The memory with `pair`, if `accept`."""
+    def remember(self, memory: Any, pair: Pair, x: Array, accept: Array) -> Any:
+        """The memory with `pair`, whose step ended at x, if `accept`."""
         raise NotImplementedError
 
     def direct(self, memory: Any, x: Array, gradient: Array, box: Box) -> Array:
         """The direction d."""
         raise NotImplementedError
 
+    def region(self, problem, args: tuple) -> Any:
+        """The set to stay in: what has `nearest`, `along`, `room` and `slope`."""
+        return box_of(problem, args)
+
     def init(self, problem, point, args):
         """At the start, within the bounds, nothing evaluated."""
-        x = box_of(problem, args).nearest(point.x)
+        x = self.region(problem, args).nearest(point.x)
         zero, infinite = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
         return ProjectedState(
             point=Point(x),
@@ -173,11 +181,11 @@ class ProjectedSearch(Solver):
 
     def step(self, problem, state, args):
         """Evaluate one trial; accept it or choose the next."""
-        box = box_of(problem, args)
+        box = self.region(problem, args)
         d, t = state.direction, state.step
         x = box.along(state.point.x, t, d)
         value, gradient = problem.value_and_gradient(x, args)
-        slope0, slope = state.gradient @ d, gradient @ d
+        slope0, slope = box.slope(state.gradient, d), box.slope(gradient, d)
         eps, size = jnp.finfo(x.dtype).eps, jnp.abs(value)
         fall, rise = state.value - value, slope - slope0
         noise = 10 * eps * size  # rounding of f
@@ -193,7 +201,7 @@ class ProjectedSearch(Solver):
         pair = lax.stop_gradient(Pair(move, change, move @ change, t, state.accepted))
         new = choose(accept, x, state.point.x)
         here = choose(accept, gradient, state.gradient)
-        memory = self.remember(state.memory, pair, accept)
+        memory = self.remember(state.memory, pair, x, accept)
         plain = first_scale(first_length(new), here @ here)
         plain = box.nearest(new - lax.stop_gradient(plain) * here) - new
         ahead = choose(hopeless, plain, self.direct(memory, new, here, box))
