@@ -73,6 +73,28 @@ def test_hock_schittkowski_counts(capsys):
     assert np.median([number for *_, number in rows]) <= 8
 
 
+SECOND_ORDER = jol.AugmentedLagrangian(jol.TRON())
+
+
+@pytest.mark.parametrize("family", FAMILIES[-2:], ids=str)
+def test_second_derivatives_within_bounds(family):
+    """The published minima and prices, in a third of the steps."""
+    for i, member in enumerate(family.members):
+        sol = jol.solve(family.problem, *family.data(i), solver=SECOND_ORDER)
+        assert sol.status == Status.CONVERGED
+        np.testing.assert_allclose(sol.value, member.minimum, rtol=1e-7, atol=1e-6)
+        for name, expected in member.prices.items():
+            got = np.asarray(getattr(sol.multipliers, name))[: len(expected)]
+            np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=name)
+        assert sol.steps <= 60
+
+
+def test_an_answer_is_certified():
+    sol = jol.solve(HS71, HS71_START, (25.0, 40.0), solver=SOLVER)
+    certificate = jol.certify(HS71, sol, (25.0, 40.0))
+    assert bool(certificate.certified), certificate
+
+
 # -- known answers ---------------------------------------------------------------------------------
 
 INNERS = {
@@ -157,6 +179,18 @@ def test_where_the_augmented_lagrangian_is_unbounded_but_the_problem_is_not():
         sol = solve(lambda x: -jnp.exp(x[0]), [0.5], solver=solver, eq=lambda x: x[0])
         assert sol.status == Status.CONVERGED
         np.testing.assert_allclose(sol.multipliers.eq, 1, rtol=1e-6)
+
+
+def test_residuals_and_a_second_output():
+    total = lambda x, a: jnp.sum(x) - 1
+    residuals = jol.Composite(lambda x, a: x - a, lambda r, a: jnp.sum(r * r), separable=True)
+    a = jnp.arange(3.0)
+    sol = jol.solve(jol.Problem(residuals, eq=total), jnp.zeros(3), (a,), solver=SOLVER)
+    np.testing.assert_allclose(sol.x, a - 2 / 3, atol=2e-8)
+    square = jol.Problem(lambda x, a: (jnp.sum((x - a) ** 2), {"first": x[0]}), total, has_aux=True)
+    sol = jol.solve(square, jnp.zeros(3), (a,), solver=SOLVER, history=True)
+    assert float(sol.aux["first"]) == float(sol.x[0])
+    assert np.sum(np.isfinite(np.asarray(sol.history.value))) == int(sol.steps)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -310,6 +344,18 @@ def test_a_hundred_thousand_variables(m):
     np.testing.assert_allclose(sol.x, p - price[classes], atol=1e-7)
     np.testing.assert_allclose(sol.multipliers.eq, price, atol=1e-7)
     assert sol.steps <= 100
+
+
+def test_the_derivative_of_a_hundred_thousand_variables_needs_no_matrix():
+    """By GMRES on products with the KKT matrix; here it is w less its mean in each class."""
+    classes, m = CLASSES[1000], 1000
+    sums = lambda x: jnp.zeros(m, x.dtype).at[classes].add(x)
+    problem = jol.Problem(lambda x, p: 0.5 * jnp.sum((x - p) ** 2), eq=lambda x, p: sums(x) - 1)
+    p, w = jnp.asarray(np.random.default_rng(1).standard_normal((2, N)))
+    reach = lambda p: w @ jol.solve(problem, jnp.zeros(N), (p,), solver=SOLVER).x
+    gradient = jax.jit(jax.grad(reach))
+    assert gradient.lower(p).compile().memory_analysis().temp_size_in_bytes < 100 * 8 * N
+    np.testing.assert_allclose(gradient(p), w - (sums(w) / (N // m))[classes], atol=1e-10)
 
 
 # -- batches, dtypes, derivatives ------------------------------------------------------------------

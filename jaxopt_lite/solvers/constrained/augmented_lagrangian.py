@@ -231,9 +231,10 @@ class AugmentedLagrangian(Solver):
     noise that falls with rho / inner_steps. Too large a rho makes them swing.
 
     Args:
-        inner: the solver of inner problems, any for smooth objectives. None: `LBFGS`, and `LBFGSB`
+        inner: the solver of inner problems, any for smooth objectives; one of fixed step only with
+            `inner_steps`, since penalties that rise make it too long. None: `LBFGS`, and `LBFGSB`
             within bounds; these two and `BFGS` keep what they know of curvature when prices change.
-            `TrustRegion` takes half as many steps, each with second derivatives.
+            `TrustRegion`, or `TRON` within bounds, takes fewer steps, of second derivatives.
         penalty: the first rho. None: 10 max(1, |f|) / max(1, |violation|^2 / 2) at the start, at
             most 10; with `inner_steps` it is 0.1, and stays.
         inner_steps: change prices after so many steps. None: when the inner problem is solved.
