@@ -101,6 +101,17 @@ CASES = (
          ineq=lambda x: x @ x - 1),
     Case("on a strongly active wall, down along it", lambda x: x[0] - x[1] ** 2, [0, 0], SADDLE,
          bounds=(np.array([0.0, -1.0]), None), lower=[1, 0]),
+    # -- weakly active: the critical cone is smaller than the tangent space ------------------------
+    Case("indefinite, positive on the quadrant", lambda x: x @ x + 4 * x[0] * x[1], [0, 0], MIN,
+         bounds=(0.0, None), lower=[0, 0], weak=2),
+    Case("indefinite, zero on the axes", lambda x: x[0] * x[1], [0, 0], OPEN, bounds=(0.0, None),
+         weak=2),
+    Case("falls along an axis only", lambda x: 4 * x[0] * x[1] - x[1] ** 2, [0, 0], SADDLE,
+         bounds=(0.0, None), weak=2),
+    Case("positive on a cone, with one strongly active",
+         lambda x: x[0] ** 2 - 3 * x[1] * x[2] + x[1] ** 2 + x[2] ** 2 + x[3], [0, 0, 0, 0], MIN,
+         ineq=lambda x: stack(-x[1], x[2]), bounds=(np.array([-9.0, -9, -9, 0]), None),
+         lower=[0, 0, 0, 1], weak=2),
     # -- degenerate -------------------------------------------------------------------------------
     Case("x^2 = 0", lambda x: x[0], [0], UNQUALIFIED, eq=lambda x: x[0] ** 2, licq=False,
          mfcq=False),

@@ -73,7 +73,8 @@ def certify(
 
         Z'HZ positive definite   strict local minimum (second-order sufficient condition)
         Z'HZ negative definite   strict constrained maximum, if f rises nowhere inward
-        a negative eigenvalue    saddle: no minimum, if its direction is feasible and LICQ holds
+        a negative eigenvalue    saddle: no minimum, if its direction is feasible and LICQ holds;
+                                 where constraints bind weakly the critical cone decides, by faces
         no multipliers           not a critical point; or, where MFCQ fails too, not decided
 
     Args:
@@ -161,6 +162,13 @@ THEOREMS = {
 }
 
 
+BY_CONE = (
+    "KKT, and the Hessian of the Lagrangian is positive on the critical cone, which\n"
+    "               weakly active constraints make smaller than the tangent space (second-order\n"
+    "               sufficient condition)"
+)
+
+
 def _constrained_report(certificate: Certificate) -> list[str]:
     """Verdict, residuals, active constraints with prices, qualifications, curvature, theorem."""
     kind, report = Kind(int(certificate.verdict)), certificate.constraints
@@ -204,6 +212,7 @@ def _constrained_report(certificate: Certificate) -> list[str]:
         lines.append(f"               from {values[0]:.4g} to {values[-1]:.4g}")
     else:
         lines.append("  curvature    none: the strongly active constraints leave no direction")
-    lines.append(f"  because      {THEOREMS.get(kind, kind.theorem)}")
+    theorem = BY_CONE if bool(report.by_cone) else THEOREMS.get(kind, kind.theorem)
+    lines.append(f"  because      {theorem}")
     lines.append("  assumed      f and the constraints are twice continuously differentiable")
     return lines

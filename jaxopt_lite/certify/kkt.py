@@ -12,6 +12,7 @@ such rows, L the Lagrangian, Z the tangent space of what binds strongly.
 """
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from .stacking import flattened, shaped, sizes_of, split, stack
 
 PyTree = Any
 DENSE_LIMIT = 1000  # variables, and constraints with both sides of the bounds
+MOST_WEAK = 4  # weakly active constraints whose cone is searched, face by face
 
 
 class Qualification(NamedTuple):
@@ -69,7 +71,9 @@ class ConstraintReport(NamedTuple):
     `multipliers`, `active` and `strong` have one entry a constraint, in its shape. Active is what
     is within rounding of its limit, measured by its gradient; strongly active what also has a
     multiplier surely above 0, as every equality. `scaled` is the largest entry of grad L over the
-    terms it sums. `feasible` and `stationary` are the first-order verdicts.
+    terms it sums. `feasible` and `stationary` are the first-order verdicts. `by_cone`: curvature
+    is negative somewhere in the tangent space, but positive in all of the critical cone, which
+    weakly active constraints make smaller; looked for with up to 4 of these.
     """
 
     multipliers: Multipliers
@@ -80,6 +84,7 @@ class ConstraintReport(NamedTuple):
     stationary: Array
     qualification: Qualification
     hessian: ReducedHessian
+    by_cone: Array
     value: Array
     tolerance: Array
 
@@ -155,7 +160,16 @@ def examine(
     point = Point(x, split(price, sizes))
     hessian, shape = _reduced_hessian(problem, point, params, a, c, slopes, strong, force)
     along = a @ shape.lowest
-    cone = jnp.all(~weak | (along <= near)) | jnp.all(~weak | (along >= -near))
+    up, down = jnp.all(~weak | (along <= near)), jnp.all(~weak | (along >= -near))
+    fits = (hessian.negative > 0) & (up | down)
+    cone = Cone(fits, jnp.array(False), choose(up, shape.lowest, -shape.lowest))
+    if any(sizes[1:]):
+        open_still = (hessian.negative > 0) & ~fits & (jnp.sum(weak) <= MOST_WEAK)
+        cone = jax.lax.cond(
+            open_still,
+            lambda: _search_cone(shape.full, a, strong, weak, hessian.uncertainty, near),
+            lambda: cone,
+        )
     kind = _kind(
         finite=jnp.isfinite(value + norm_inf(force) + norm_inf(c) + shape.size),
         feasible=feasible,
@@ -174,7 +188,10 @@ def examine(
         feasible=feasible,
         stationary=stationary,
         qualification=qualification,
-        hessian=hessian._replace(descent=form.unravel(hessian.descent)),
+        hessian=hessian._replace(
+            descent=form.unravel(choose(cone.falls, cone.direction, hessian.descent))
+        ),
+        by_cone=cone.strict,
         value=value,
         tolerance=tol,
     )
@@ -220,9 +237,18 @@ def _smallest(a: Array, used: Array) -> Array:
 # -- second order ----------------------------------------------------------------------------------
 
 
+class Cone(NamedTuple):
+    """What is known of curvature on the critical cone {A_strong d = 0, A_weak d <= 0}."""
+
+    falls: Array  # negative along `direction`, which is in the cone
+    strict: Array  # positive in all of it
+    direction: Array  # (n,)
+
+
 class Shape(NamedTuple):
     """What the verdict needs besides the `ReducedHessian`."""
 
+    full: Array  # (n, n), the Hessian of the Lagrangian
     lowest: Array  # (n,), the eigenvector of the smallest eigenvalue, 0 if the space is a point
     size: Array  # Frobenius norm of Z'HZ
 
@@ -286,14 +312,50 @@ def _reduced_hessian(problem, point, params, a, c, slopes, strong, force):
         zero=dimension - negative - positive,
         positive=positive,
         descent=descent,
-    ), Shape(lowest, size)
+    ), Shape(hessian, lowest, size)
 
 
-def _kind(finite, feasible, stationary, licq, mfcq, hessian, inward, cone) -> Array:
+def _search_cone(hessian, a, strong, weak, uncertainty, near) -> Cone:
+    """Is d'Hd > 0 on the critical cone, or negative somewhere in it?
+
+    Where d'Hd / d'd is least over the cone, d is an eigenvector of H on the span of a face: faces
+    are what is left when some weakly active constraints are held. All are looked at; eigenvectors
+    that are not isolated could hide one, and leave the question open.
+    """
+    n, most = hessian.shape[0], min(MOST_WEAK, a.shape[0])
+    size = jnp.sqrt(jnp.sum(hessian * hessian))
+    _, which = jax.lax.top_k(weak.astype(a.dtype), most)
+    subsets = np.array(list(itertools.product((False, True), repeat=most)))
+    held = strong | jnp.zeros((len(subsets), a.shape[0]), bool).at[:, which].set(
+        jnp.asarray(subsets) & weak[which]
+    )
+
+    def face(held):
+        _, singular, basis = jnp.linalg.svd(jnp.where(held[:, None], a, 0), full_matrices=True)
+        rank = jnp.sum(singular > 10 * float(jnp.finfo(a.dtype).eps) ** 0.5, dtype=jnp.int32)
+        inside = jnp.arange(n, dtype=jnp.int32) >= rank
+        w = jnp.where(inside[:, None] & inside, basis @ hessian @ basis.T, 0)
+        values, vectors = jnp.linalg.eigh(w + jnp.diag(jnp.where(inside, 0, 1 + 2 * size)))
+        low = (jnp.arange(n, dtype=jnp.int32) < n - rank) & (values <= uncertainty)
+        directions = basis.T @ vectors
+        along = jnp.where(weak[:, None], a @ directions, 0)
+        up, down = jnp.all(along <= near, axis=0), jnp.all(along >= -near, axis=0)
+        gaps = jnp.diff(values, prepend=-jnp.inf, append=jnp.inf)
+        alone = jnp.minimum(gaps[:-1], gaps[1:]) > 10 * uncertainty
+        falls = low & (values < -uncertainty) & (up | down)
+        first = jnp.argmax(falls)
+        direction = jnp.where(up[first], 1, -1) * directions[:, first]
+        return jnp.any(falls), jnp.all(~low | (~up & ~down & alone)), direction
+
+    falls, clear, directions = jax.vmap(face)(held)
+    return Cone(jnp.any(falls), jnp.all(clear), directions[jnp.argmax(falls)])
+
+
+def _kind(finite, feasible, stationary, licq, mfcq, hessian, inward, cone: Cone) -> Array:
     """The verdict: the last line that applies decides."""
-    minimum = (hessian.negative == 0) & (hessian.zero == 0)
+    minimum = ((hessian.negative == 0) & (hessian.zero == 0)) | cone.strict
     # Where f rises inward from an inequality it is no maximum. Necessary conditions need LICQ.
-    falls = (hessian.negative > 0) & cone & licq
+    falls = (hessian.negative > 0) & cone.falls & licq
     maximum = falls & (hessian.negative == hessian.dimension) & ~inward
     code = jnp.int32(Kind.DEGENERATE)
     code = choose(minimum, int(Kind.STRICT_MINIMUM), code)
