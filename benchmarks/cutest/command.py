@@ -23,12 +23,16 @@ TITLES = {
 }
 NOTES = """\
 All unconstrained problems of [sif2jax](https://github.com/johannahaffner/sif2jax) with up to {small} variables and those up to {large};
-its nonlinear equations without bounds, up to {small} variables and with at least as many equations, as residuals.
+its nonlinear equations without bounds, up to {small} variables and with at least as many equations, as residuals;
+all problems with bounds or constraints up to {small} variables.
 
 - Everybody is asked for ||grad f||_inf <= 1e-6 (Optimistix for changes of 1e-10), with {steps} steps and {cap:.0f} CPU-seconds.
 - *Gradient test*: ||grad f(x)||_inf <= 1e-6 max(1, ||grad f(x0)||_inf). *Success*: also f within 1e-4 max(1, |best|) of
   the best found by anybody, or of the published optimum. *(absolute)*: with ||grad f||_inf <= 1e-6.
   *Claims elsewhere*: converged, passes the gradient test, at a higher value (another local minimum, a saddle, a plateau).
+- With bounds or constraints the gradient is the error of `programs.judge`, asked to be 1e-6: violation, and the KKT
+  conditions over max(1, ||grad f||) with the multipliers that make them small. The best value is that of a KKT point.
+  IPOPT and POUNCE are asked for their default, 1e-8 scaled; senses of inequalities are of an independent translation.
 - Problems were put in two halves at random; ours were tuned on one only.
 - Evaluations are of f with its gradient, or of the residuals; Hessians and Jacobians, and products with them, are not
   counted. JAXopt's Levenberg-Marquardt reports iterations. In SciPy's times, most is Python between evaluations."""  # noqa: E501

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .programs import Program, program
+from .programs import UNKNOWN_SENSE, Program, program
 
 FAMILIES = {
     "unconstrained": ("_unconstrained_minimisation",),
@@ -78,6 +78,8 @@ def _listed(package: types.ModuleType, family: str) -> Iterator[Entry]:
         problem = getattr(importlib.import_module(f"{package.__name__}.{home[cls]}"), cls)()
         n, m = int(np.size(problem.y0)), 0
         if family in PROGRAMS and hasattr(problem, "constraint") != (family == "constrained"):
+            continue
+        if problem.name in UNKNOWN_SENSE:
             continue
         if family == "equations":
             bounds = problem.bounds

@@ -20,6 +20,7 @@ import scipy.optimize as so
 
 HUGE = 1e19  # bounds of this size are none
 SENSES = json.loads(pathlib.Path(__file__).with_name("senses.json").read_text())
+UNKNOWN_SENSE = tuple(name for name, rows in SENSES.items() if "?" in rows)  # not taken
 
 
 class Program(NamedTuple):
@@ -69,7 +70,7 @@ def _rows(problem: Any, part: int) -> Callable:
 def _limited(rows: Callable, senses: Any, like: Any) -> Callable | None:
     """Ineq(x) <= 0 for limits <= rows <= limits."""
     m = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(like))
-    if isinstance(senses, str) or len(senses) != m or "?" in senses:
+    if isinstance(senses, str) or len(senses) != m:
         senses = [[None, 0.0] if senses == "<=" else [0.0, None]] * m
     low = [(i, s[0]) for i, s in enumerate(senses) if s[0] is not None and s[0] > -HUGE]
     high = [(i, s[1]) for i, s in enumerate(senses) if s[1] is not None and s[1] < HUGE]
