@@ -682,8 +682,10 @@ def _system(
     hessian = hessian + jnp.diag(jnp.where(box.free > 0, extra, 1))
     rows = seen.jacobian[1:] * box.free * jnp.where(polish & ~tight, 0, 1).astype(dtype)[:, None]
     # A proximal term in the multipliers: it makes C > 0, does not move the solution, and costs a
-    # factor of convergence of its size. As large as rounding in the elimination asks for.
-    relax = jnp.maximum(jnp.sum(rows * rows, axis=1), 1e-8) / _hold(size)
+    # factor of convergence of its size over A H^-1 A', the barrier's part of H included. As large
+    # as rounding in the elimination asks for.
+    stiffness = jnp.maximum(jnp.abs(jnp.diagonal(hessian)), size)
+    relax = jnp.maximum(rows * rows @ (1 / stiffness), 1e-8 / size) / _hold(jnp.ones_like(size))
     ratio = jnp.where(estimate, 1, jnp.where(polish, 0, here.slack / here.price[equal:]))
     relax = jnp.where(restore, 1, relax) + jnp.concatenate([jnp.zeros(equal, dtype), ratio])
     relax = jnp.where(polish & ~tight, 1, relax)
