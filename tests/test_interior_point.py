@@ -270,8 +270,11 @@ def test_step_by_step_and_what_the_default_is():
     from jaxopt_lite.solvers import choose
 
     square = lambda x: x @ x
-    for options in ({"eq": square}, {"ineq": square}, {"bounds": (0.0, None)}):
-        assert isinstance(choose(jol.Problem(square, **options), 2), jol.InteriorPoint)
+    for options in ({"eq": square}, {"ineq": square}, {"eq": square, "bounds": (0.0, None)}):
+        problem = jol.Problem(square, **options)
+        assert isinstance(choose(problem, 1000), jol.InteriorPoint)
+        assert isinstance(choose(problem, 1001), jol.AugmentedLagrangian)
+    assert isinstance(choose(jol.Problem(square, bounds=(0.0, None)), 2), jol.TRON)
 
 
 # -- derivatives -----------------------------------------------------------------------------------

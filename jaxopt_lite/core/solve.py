@@ -56,8 +56,9 @@ def solve(
         args: tuple of pytrees passed on to the problem's functions.
         solver: an instance from the solver table. None: `TrustRegion`, which converges from far,
             quadratically at the end, and leaves saddle points; with the exact Hessian up to 200
-            variables, and Hessian-vector products above. With constraints, or bounds on an
-            objective, `InteriorPoint`. Reasons are in `jaxopt_lite/solvers/default.py`.
+            variables, and Hessian-vector products above. An objective within bounds: `TRON`, the
+            same there. With constraints: `InteriorPoint`, above 1,000 variables
+            `AugmentedLagrangian`. Reasons are in `jaxopt_lite/solvers/default.py`.
         tol: CONVERGED means that every unscaled residual (infinity norm) is at most `tol`: that of
             stationarity, ||grad L||_inf, and those of the constraints. None: sqrt(eps), 1.5e-8 in
             float64 and 3.5e-4 in float32.

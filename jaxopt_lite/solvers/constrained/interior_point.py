@@ -406,13 +406,12 @@ class InteriorPoint(Solver):
         left = _violations(seen, here.slack, equal)
         last = jnp.where(restore, 1e-12, self._last_barrier(scale)).astype(mu.dtype)
 
-        def reduce(_, mu):
+        def reduce(i, mu):
             error = _error(here, seen, left, mode, mu, box, equal)
-            ready = (accept & (error <= 10 * mu)) | force
+            ready = (accept & (error <= 10 * mu)) | (force & (i == 0))
             return jnp.where(ready, jnp.maximum(last, jnp.minimum(0.2 * mu, mu**1.5)), mu)
 
-        start = jnp.maximum(mu, last)
-        mu = jnp.where(force, reduce(0, start), lax.fori_loop(0, 3, reduce, start))
+        mu = lax.fori_loop(0, 3, reduce, jnp.maximum(mu, last))
         g = seen.values[1 + equal :]
         slack = jnp.where(restore, _best_slack(g, mu), here.slack)
         left = _violations(seen, slack, equal)
