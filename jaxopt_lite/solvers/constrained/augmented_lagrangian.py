@@ -14,12 +14,13 @@ Legend: c equalities, g inequalities, y and z their prices, rho the penalty, V t
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Multipliers, Point, Report, Residuals, Solver, Status, check, solver, static
@@ -42,6 +43,8 @@ PATIENCE = 40  # inner steps without progress, before prices change all the same
 LONGEST = 2000  # inner steps on one inner problem
 FAR = 100.0  # an inner problem that leads so much further away, and out of the constraints, fails
 HOPELESS = 5  # raises of the penalty in a row, before feasibility alone is sought
+SIGNS = 8  # directions in which slopes of constraints are measured
+SMALLEST = 1e-8  # below, a slope at the start is taken for none
 FEW = 5  # batches, whose average feeds the penalty
 STALE = 15  # inner problems in which the worst residual does not fall by a tenth, before STALLED
 
@@ -59,6 +62,19 @@ class Seen(NamedTuple):
         eq, ineq = (None if fun is None else fun(x, *args) for fun in (problem.eq, problem.ineq))
         return cls(problem.value(x, args), eq, ineq)
 
+    def times(self, scale: "Seen") -> "Seen":
+        """In other units."""
+        return jax.tree.map(jnp.multiply, self, scale)
+
+    def over(self, scale: "Seen") -> "Seen":
+        """Back from them."""
+        return jax.tree.map(jnp.divide, self, scale)
+
+    def violated(self) -> Array:
+        """The largest violation, max |c|, g; below 0 inside."""
+        worst = norm_inf(self.eq).astype(self.value.dtype)
+        return worst if self.ineq is None else jnp.maximum(worst, jnp.max(self.ineq))
+
     def half_square(self) -> Array:
         """|c|^2 / 2 + |max(g, 0)|^2 / 2."""
         total = jnp.zeros_like(self.value)
@@ -71,12 +87,13 @@ class Seen(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """What the inner problem depends on besides the data."""
+    """What the inner problem depends on besides the data; it is in units of its own."""
 
     weight: Array  # of f: 1, or 0 while only feasibility is sought
     eq: Any  # y, or None
     ineq: Any  # z >= 0, or None
     penalty: Array  # rho >= 0
+    scale: Seen  # its units: f, c and g are multiplied by this
 
     def force(self, seen: Seen) -> Multipliers:
         """Y + rho c and max(0, z + rho g): first-order estimates of the multipliers."""
@@ -101,13 +118,15 @@ class Prices(NamedTuple):
         force = self.force(seen)
         return self._replace(eq=limit(force.eq), ineq=limit(force.ineq))
 
-    def violation(self, seen: Seen) -> Array:
+    def violation(self, seen: Seen, in_units: bool = True) -> Array:
         """V = max |c|, |max(g, -z / rho)|: also how far prices are from complementarity."""
-        worst = norm_inf(seen.eq).astype(seen.value.dtype)
-        if seen.ineq is None:
-            return worst
-        slack = -self.ineq / jnp.where(self.penalty > 0, self.penalty, 1)
-        return jnp.maximum(worst, norm_inf(jnp.maximum(seen.ineq, slack)))
+        ineq = seen.ineq
+        if ineq is not None:
+            ineq = jnp.maximum(ineq, -self.ineq / jnp.where(self.penalty > 0, self.penalty, 1))
+        away = seen._replace(ineq=ineq)
+        away = away if in_units else away.over(self.scale)
+        parts = [norm_inf(part) for part in (away.eq, away.ineq) if part is not None]
+        return functools.reduce(jnp.maximum, parts, jnp.zeros_like(seen.value))
 
 
 # -- the inner problem -----------------------------------------------------------------------------
@@ -120,7 +139,7 @@ class _Merit:
     problem: FlatProblem
 
     def __call__(self, x: Array, *args: Any) -> Array:
-        return args[-1].merit(Seen.at(self.problem, x, args[:-1]))
+        return args[-1].merit(Seen.at(self.problem, x, args[:-1]).times(args[-1].scale))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +169,14 @@ class InnerProblem(FlatProblem):
         bounds = None if problem.bounds is None else _Bounds(problem)
         return cls(_Merit(problem), bounds=bounds, form=problem.form, problem=problem)
 
+    def see(self, x: Array, args: tuple) -> Seen:
+        """F, c and g in the units of the inner problem."""
+        return Seen.at(self.problem, x, args[:-1]).times(args[-1].scale)
+
     def value_and_gradient(self, x: Array, args: tuple) -> tuple[Array, Array]:
         """One evaluation of f, c and g, and one reverse pass with the forces as weights."""
         prices = args[-1]
-        seen, pull = jax.vjp(lambda x: Seen.at(self.problem, x, args[:-1]), x)
+        seen, pull = jax.vjp(lambda x: self.see(x, args), x)
         force = prices.force(seen)
         (gradient,) = pull(Seen(prices.weight, force.eq, force.ineq))
         self.trials.append((x, seen))
@@ -165,7 +188,7 @@ class InnerProblem(FlatProblem):
         By distance, not equality: a compiled program may round what is computed twice differently.
         """
         if len(self.trials) != 1:  # a solver that evaluates in its own ways
-            return Seen.at(self.problem, x, args[:-1]), jnp.array(True)
+            return self.see(x, args), jnp.array(True)
         trial, seen = self.trials[0]
         near, far = jnp.sum(jnp.abs(x - trial)), jnp.sum(jnp.abs(x - before))
         rounding = 8 * jnp.finfo(x.dtype).eps * jnp.sum(jnp.abs(x))
@@ -190,7 +213,7 @@ class AugmentedState(NamedTuple):
 
     point: Point  # the newest x, with the multipliers of the point that was measured last
     said: Report  # of that point
-    seen: Seen  # f, c and g there
+    seen: Seen  # f, c and g there, in the units of the inner problem
     # the inner problem
     inner: Any
     prices: Prices
@@ -215,7 +238,8 @@ class AugmentedLagrangian(Solver):
     then y <- y + rho c, z <- max(0, z + rho g); rho rises where V = |(c, max(g, -z / rho))| has not
     halved. Linear in inner problems, the faster the larger rho, and these are solved to falling
     tolerances. One evaluation of f, c, g and one reverse pass a step, whatever the number of
-    constraints.
+    constraints; at the start one of f and eight directional derivatives of c and g, from which
+    units are chosen in which slopes are about 1. Tolerances and answers are in the problem's own.
 
     CONVERGED is a KKT point, every unscaled residual at most `tol`. Where the penalty rises in vain
     the violation alone is minimised: a stationary point of it is PRIMAL_INFEASIBLE, and its
@@ -235,8 +259,8 @@ class AugmentedLagrangian(Solver):
             `inner_steps`, since penalties that rise make it too long. None: `LBFGS`, and `LBFGSB`
             within bounds; these two and `BFGS` keep what they know of curvature when prices change.
             `TrustRegion`, or `TRON` within bounds, takes fewer steps, of second derivatives.
-        penalty: the first rho. None: 10 max(1, |f|) / max(1, |violation|^2 / 2) at the start, at
-            most 10; with `inner_steps` it is 0.1, and stays.
+        penalty: the first rho, in units in which slopes at the start are about 1. None: from 1 to
+            10. With `inner_steps` units are the problem's own, and rho stays; None is 0.1 there.
         inner_steps: change prices after so many steps. None: when the inner problem is solved.
         tol: stopping tolerance, on which those of inner problems depend; `solve` fills it in.
 
@@ -277,14 +301,17 @@ class AugmentedLagrangian(Solver):
         return self.inner is None or self.inner.unrolls(size)
 
     def init(self, problem, point, args):
-        """At the start, nothing evaluated."""
+        """At the start, where slopes are measured for units, if there is nothing stochastic."""
         x, dtype = point.x, point.x.dtype
         zero, inf, count = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype), jnp.int32(0)
         shapes = jax.eval_shape(lambda x: Seen.at(problem, x, args), x)
         seen = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         default = 1.0 if self.inner_steps is None else 0.1
         rho = jnp.asarray(default if self.penalty is None else self.penalty, dtype)
-        prices = Prices(zero + 1, seen.eq, seen.ineq, rho)
+        scale = jax.tree.map(jnp.ones_like, seen)
+        if self.inner_steps is None and jax.tree.leaves(seen[1:]):
+            scale = lax.stop_gradient(_scaling(problem, x, args))
+        prices = Prices(zero + 1, seen.eq, seen.ineq, rho, scale)
         inside, inner = InnerProblem.of(problem), self._inner(problem, zero)
         start = inner.init(inside, Point(x), (*args, prices))
         bounds = inner.report(inside, start, (*args, prices)).point.multipliers
@@ -314,16 +341,14 @@ class AugmentedLagrangian(Solver):
         params, old = (*args, state.prices), state.said.point.x
         running = inner.step(inside, state.inner, params)
         report = inner.report(inside, running, params)
-        x, bounds = report.point
+        x = report.point.x
         seen, known = inside.seen_at(x, old, state.seen, params)
-        force = state.prices.force(seen)
-        residuals = _residuals(seen, force, report.residuals)
-        value = jnp.where(jnp.isfinite(report.value), seen.value, report.value)
+        said = _in_problem_units(state.prices, seen, report)
         # Where x is no number, the last that was one.
         x = jnp.where(jnp.all(jnp.isfinite(x)) | (state.number < 0), x, old)
-        point = Point(x, Multipliers(force.eq, force.ineq, bounds.lower, bounds.upper))
+        point = Point(x, said.point.multipliers)
         settled = known & report.settled & (state.prices.weight > 0)
-        said = Report(point, value, residuals, settled, jnp.int32(Status.RUNNING))
+        said = said._replace(point=point, settled=settled)
         newest = point._replace(x=running.point.x)
         state = state._replace(point=newest, said=said, seen=seen, inner=running)
         if self.inner_steps is not None:
@@ -364,6 +389,7 @@ class AugmentedLagrangian(Solver):
         x, worst = state.said.point.x, state.said.residuals.worst()
         stationarity, violated = report.residuals.worst(), state.said.residuals.primal
         start, seeking = state.number < 0, prices.weight == 0
+        outside = violated > tol
         first = start & (self.penalty is None) & (seen.eq is not None or seen.ineq is not None)
 
         # Solved, or as far as it can be?
@@ -371,12 +397,13 @@ class AugmentedLagrangian(Solver):
         stuck = (now.idle > PATIENCE) | (now.steps > LONGEST) | (report.failure != Status.RUNNING)
         gone = norm_inf(x - now.anchor) > FAR * jnp.maximum(1, norm_inf(now.anchor))
         gone = gone & (violated > FAR * jnp.maximum(1, now.violated)) & ~seeking & ~start
-        found = seeking & (violated <= jnp.maximum(0.1 * now.violated, 0.1 * tol))
+        found = seeking & ((violated <= 0.1 * now.violated) | ~outside)
         done = once(first | (~start & (solved | stuck | gone | found)))
 
         # Prices and penalty.
         v = prices.violation(seen)
-        enough = (v <= FALL * state.violation) | (v <= 0.1 * tol)
+        fine = prices.violation(seen, in_units=False) <= 0.1 * tol
+        enough = (v <= FALL * state.violation) | fine
         raised = (~enough | gone) & ~start & ~seeking
         rho = jnp.where(raised, RAISE * prices.penalty, prices.penalty)
         rho = jnp.where(first, _first_penalty(seen), rho)
@@ -384,11 +411,14 @@ class AugmentedLagrangian(Solver):
         new = new._replace(penalty=jnp.minimum(rho, LARGEST_PENALTY))
         new = choose(seeking, state.slow, new)
         raises = jnp.where(raised, state.raises + 1, 0)
-        seek = (raises >= HOPELESS) & (violated > tol)
-        apart = jax.tree.map(jnp.zeros_like, new)._replace(penalty=jnp.ones_like(rho))
+        seek = (raises >= HOPELESS) & outside
+        apart = jax.tree.map(jnp.zeros_like, new)
+        own = jax.tree.map(jnp.ones_like, prices.scale)
+        apart = apart._replace(penalty=jnp.ones_like(rho), scale=own)
 
-        tolerance = jnp.maximum(0.5 * tol, jnp.minimum(SHRINK * now.tolerance, v))
-        tolerance = jnp.where(start, self._first_tolerance(stationarity), tolerance)
+        last = 0.5 * tol * prices.scale.value
+        tolerance = jnp.maximum(last, jnp.minimum(SHRINK * now.tolerance, v))
+        tolerance = jnp.where(start, jnp.maximum(_first_tolerance(stationarity), last), tolerance)
         tolerance = jnp.where(seeking, state.tolerance, tolerance)
         inf, none = jnp.full_like(v, jnp.inf), jnp.int32(0)
         improved = worst < 0.9 * state.best
@@ -414,7 +444,7 @@ class AugmentedLagrangian(Solver):
         better = (merit < now.lowest - noise) | (stationarity < 0.9 * now.least)
         begun = state.said.point.x, state.said.residuals.primal
         begun = choose(start, begun, (now.anchor, now.violated))
-        tolerance = jnp.where(start, self._first_tolerance(stationarity), now.tolerance)
+        tolerance = jnp.where(start, _first_tolerance(stationarity), now.tolerance)
         lowest = jnp.where(better, jnp.minimum(merit, now.lowest), now.lowest)
         least = jnp.where(better, jnp.minimum(stationarity, now.least), now.least)
         idle = jnp.where(better, 0, now.idle + 1)
@@ -428,8 +458,8 @@ class AugmentedLagrangian(Solver):
         tol, said, merit = self._tol(report.value), state.said, report.value
         eps = float(jnp.finfo(merit.dtype).eps)
         size, violated = norm_inf(said.point.x), said.residuals.primal
-        seeking = state.prices.weight == 0
-        lost = seeking & (report.residuals.worst() <= eps**0.375 * violated) & (violated > tol)
+        seeking, left = state.prices.weight == 0, state.seen.violated()
+        lost = seeking & (report.residuals.worst() <= eps**0.375 * left) & (violated > tol)
         lost = lost | (report.failure == Status.PRIMAL_INFEASIBLE)
         fell = (said.value < -1e6 * eps**-0.5) & (violated <= 1e-6 * jnp.maximum(1, size))
         fell = fell & (size > 1e8) & (moved > 1e-5 * size) & ~seeking
@@ -479,31 +509,64 @@ class AugmentedLagrangian(Solver):
         tol = jnp.finfo(like.dtype).eps ** 0.5 if self.tol is None else self.tol
         return jnp.asarray(tol, like.dtype)
 
-    def _first_tolerance(self, stationarity: Array) -> Array:
-        return jnp.maximum(FIRST * jnp.maximum(1, stationarity), 0.5 * self._tol(stationarity))
+
+def _first_tolerance(stationarity: Array) -> Array:
+    return FIRST * jnp.maximum(1, stationarity)
 
 
 def _first_penalty(seen: Seen) -> Array:
-    """At which objective and penalty are of one size, but not large: raising it costs less.
+    """At which objective and penalty are of one size, within limits: raising it costs little.
 
-    Where f is a sum over 1e5 entries, 10 takes tens of steps and 1e5 takes thousands.
-    Source: Andreani et al. (2008), section 5.
+    Where f is a sum over 1e5 entries, 10 takes tens of steps and 1e5 takes thousands. Sources:
+    Birgin & Martinez (2014), chapter 12; Andreani et al. (2008) for the upper limit.
     """
     size = jnp.maximum(1, jnp.abs(seen.value))
-    return jnp.clip(10 * size / jnp.maximum(1, seen.half_square()), 1e-6, 10.0)
+    return jnp.clip(10 * size / jnp.maximum(1, seen.half_square()), 1.0, 10.0)
 
 
-def _residuals(seen: Seen, force: Multipliers, inner: Residuals) -> Residuals:
-    """Those of the problem: the gradient of the merit is that of the Lagrangian at the forces."""
-    zero = jnp.zeros_like(seen.value)
-    primal, product = jnp.maximum(norm_inf(seen.eq).astype(zero.dtype), inner.primal), zero
-    if seen.ineq is not None:
-        primal = jnp.maximum(primal, jnp.max(jnp.maximum(seen.ineq, 0)))
-        product = norm_inf(force.ineq * seen.ineq)
-    return Residuals(
-        zero + inner.stationarity, primal, zero + inner.dual,
-        jnp.maximum(product, inner.complementarity),
-    )  # fmt: skip
+def _in_problem_units(prices: Prices, seen: Seen, inner: Report) -> Report:
+    """What the inner solver said, of the problem itself with the forces as multipliers.
+
+    The gradient of the merit is that of the Lagrangian there; without f, that of the violation.
+    """
+    scale, force = prices.scale, prices.force(seen)
+    unit = jnp.where(prices.weight > 0, scale.value, 1)
+    own = seen.over(scale)
+    back = lambda price, rows: None if price is None else price * rows / unit
+    eq, ineq = back(force.eq, scale.eq), back(force.ineq, scale.ineq)
+    bounds = inner.point.multipliers
+    lower, upper = (None if side is None else side / unit for side in (bounds.lower, bounds.upper))
+    product = jnp.zeros_like(unit) if ineq is None else norm_inf(ineq * own.ineq)
+    residuals = Residuals(
+        inner.residuals.stationarity / unit,
+        jnp.maximum(own.violated(), inner.residuals.primal),
+        inner.residuals.dual / unit,
+        jnp.maximum(product, inner.residuals.complementarity / unit),
+    )
+    value = jnp.where(jnp.isfinite(inner.value), own.value, inner.value)
+    point = Point(inner.point.x, Multipliers(eq, ineq, lower, upper))
+    return Report(point, value, residuals, inner.settled, jnp.int32(Status.RUNNING))
+
+
+def _scaling(problem: FlatProblem, x: Array, args: tuple) -> Seen:
+    """Units in which no slope of f is above 1 and gradients of constraints are about 1 long.
+
+    Their lengths without the Jacobian: (J u)^2 for random signs u is |row|^2 in the mean, and over
+    eight u within a factor of 2. So units are powers of 4: equal rows mostly stay equal, which
+    takes a third of the steps with 1,000 of them.
+    """
+    size = jnp.max(jnp.abs(problem.gradient(x, args)))
+    value = 1 / jnp.maximum(jnp.where(jnp.isfinite(size), size, 1), 1)
+    rows = lambda x: Seen.at(problem, x, args)[1:]
+    signs = jax.random.rademacher(jax.random.key(0), (SIGNS, x.shape[0]), x.dtype)
+    slopes = jax.vmap(jax.linearize(rows, x)[1])(signs)
+
+    def unit(slope: Array) -> Array:
+        length = jnp.sqrt(jnp.mean(slope * slope, axis=0))
+        known = jnp.isfinite(length) & (length > SMALLEST)
+        return 4.0 ** -jnp.round(jnp.log2(jnp.where(known, length, 1)) / 2)
+
+    return Seen(value, *jax.tree.map(unit, slopes))
 
 
 def _restart(inner: Solver, inside: InnerProblem, state: Any, point: Point, params: tuple) -> Any:
