@@ -79,7 +79,9 @@ def runner(cls: type, p: Any, max_steps: int, data: tuple = ()) -> Callable:
     problem = cls(
         n=n, m=calls.m, problem_obj=calls, lb=sides[0], ub=sides[1], cl=low, cu=np.zeros(calls.m)
     )
-    for option, value in (("print_level", 0), ("sb", "yes"), ("max_iter", min(max_steps, 3000))):
+    options = {"print_level": 0, "sb": "yes", "max_iter": min(max_steps, 3000)}
+    options["bound_relax_factor"] = 0.0  # else limits are missed by 1e-8 times their size
+    for option, value in options.items():
         problem.add_option(option, value)
 
     def run(x0, *data):

@@ -32,7 +32,7 @@ all problems with bounds or constraints up to {small} variables.
   *Claims elsewhere*: converged, passes the gradient test, at a higher value (another local minimum, a saddle, a plateau).
 - With bounds or constraints the gradient is the error of `programs.judge`, asked to be 1e-6: violation, and the KKT
   conditions over max(1, ||grad f||) with the multipliers that make them small. The best value is that of a KKT point.
-  IPOPT and POUNCE are asked for their default, 1e-8 scaled; senses of inequalities are of an independent translation.
+  IPOPT and POUNCE are asked for their default, 1e-8 scaled, without relaxing bounds; senses of inequalities are of an independent translation.
 - Problems were put in two halves at random; ours were tuned on one only.
 - Evaluations are of f with its gradient, or of the residuals; Hessians and Jacobians, and products with them, are not
   counted. JAXopt's Levenberg-Marquardt reports iterations. In SciPy's times, most is Python between evaluations."""  # noqa: E501
