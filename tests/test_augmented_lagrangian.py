@@ -23,8 +23,9 @@ def solve(objective, x0, args=(), solver=SOLVER, **options):
 
 # -- Hock and Schittkowski -------------------------------------------------------------------------
 
-# Local minima besides the published ones: 15 where x1 x2 = 1 with both negative, 33 at (0, 0, 2).
-OTHERS = {15: 360.379767173, 33: -4.0}
+# KKT points besides the published ones: 15 where x1 x2 = 1 with both negative, 24 where x2 = 0 and
+# f has no slope, 33 at (0, 0, 2).
+OTHERS = {15: 360.379767173, 24: 0.0, 33: -4.0}
 
 
 @functools.cache
@@ -54,6 +55,8 @@ def test_hock_schittkowski(family, i):
     prices = {} if member.number in OTHERS else member.prices
     for name, expected in prices.items():
         got = np.asarray(getattr(sol.multipliers, name))[: len(expected)]
+        if member.number == 40 and sol.x[3] < 0:  # its mirror image in x3 and x4
+            got = got * np.array([1, -1, 1])
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=name)
     assert sol.steps <= (800 if member.number == 100 else 300)
 
