@@ -8,7 +8,7 @@ The model says whether it saw negative curvature: while it does, the solver is n
 small the gradient, so a start on a strict saddle point is left and never reported as converged.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,8 @@ class TrustRegionSkeleton(Solver):
     radius fixed, and the model of steps that end on it.
     """
 
+    growth: ClassVar[float] = 2.0  # of the radius, after a good step
+
     def start_model(self, x: Array) -> Any:
         """A model of the right shape, before anything is known."""
         raise NotImplementedError
@@ -102,14 +104,14 @@ class TrustRegionSkeleton(Solver):
         return 0.25 * jnp.maximum(1, jnp.linalg.norm(x))
 
     def resize(self, size: Array, ratio: Array, finite: Array, proposal: Proposal) -> Array:
-        """Shrink after a bad prediction, double after a good one that used the whole radius.
+        """Shrink after a bad prediction, grow after a good one that used the whole radius.
 
         `ratio` is actual over predicted decrease of `proposal`; `finite` is False where there was
         nothing to measure.
         """
         length = jnp.linalg.norm(proposal.step) if proposal.length is None else proposal.length
         shrunk = jnp.where(finite, 0.25, 0.1) * length
-        grown = jnp.where(length > 0.8 * size, 2 * size, size)
+        grown = jnp.where(length > 0.8 * size, self.growth * size, size)
         bad = ~finite | (ratio < 0.25)
         return jnp.where(bad, shrunk, jnp.where(ratio > 0.75, grown, size))
 
