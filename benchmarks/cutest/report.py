@@ -151,8 +151,12 @@ def missed(results: Results, keep: np.ndarray, only: str) -> str:
 PICTURED = (  # of ours
     "ours default", "ours LBFGS", "ours TrustRegion cg", "ours BFGS", "ours Newton",
     "ours least_squares default", "ours LevenbergMarquardt", "ours Dogleg",
+    "ours InteriorPoint", "ours LBFGSB",
 )  # fmt: skip
-COLOURS = {"ours": "C3", "Optimistix": "C0", "JAXopt": "C2", "optax": "C4", "SciPy": "0.5"}
+COLOURS = {
+    "ours": "C3", "Optimistix": "C0", "JAXopt": "C2", "optax": "C4", "SciPy": "0.5",
+    "IPOPT": "C0", "POUNCE": "C1",
+}  # fmt: skip
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 3, 1, 3)))
 
 
