@@ -11,6 +11,7 @@ from jaxopt_lite.linalg import (
     conjugate_gradient,
     dense_solve,
     inertia_tolerance,
+    least_norm,
     materialize,
     minres,
     norm_inf,
@@ -238,3 +239,12 @@ def test_krylov_lanes_of_a_batch_do_not_disturb_each_other(rng):
         alone = minres(lambda v, lane=lane: matrices[lane] @ v, rhs[lane], 1e-12, 50)
         assert alone.products == batched.products[lane]
         np.testing.assert_allclose(alone.x, batched.x[lane], rtol=1e-10)
+
+
+def test_least_norm_solution(rng):
+    matrix, rhs = rng.standard_normal((5, 3)), rng.standard_normal(5)
+    matrix[:, 2] = matrix[:, 0]  # rank 2
+    expected = np.linalg.lstsq(matrix, rhs, rcond=None)[0]
+    np.testing.assert_allclose(least_norm(jnp.asarray(matrix), jnp.asarray(rhs)), expected)
+    np.testing.assert_array_equal(least_norm(jnp.zeros((2, 3)), jnp.ones(2)), 0)
+    assert np.all(np.isnan(least_norm(jnp.full((2, 2), jnp.nan), jnp.ones(2))))

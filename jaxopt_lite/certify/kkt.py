@@ -22,7 +22,14 @@ from jax import Array
 
 from ..core import Multipliers, Point, Residuals
 from ..core.tracing import FlatProblem
-from ..linalg import Form, choose, inertia_tolerance, non_negative_least_squares, norm_inf
+from ..linalg import (
+    Form,
+    choose,
+    inertia_tolerance,
+    least_norm,
+    non_negative_least_squares,
+    norm_inf,
+)
 from .classify import Kind
 from .stacking import flattened, shaped, sizes_of, split, stack
 
@@ -125,7 +132,7 @@ def examine(
     # A gradient that is gone, or turned, where the constraint is met is none: x^2 = 0 near 0.
     if c.size:
         to_it = jnp.where(active & steep, -c / jnp.where(steep, slopes, 1), 0)
-        move = jnp.linalg.lstsq(jnp.where(active[:, None], a, 0), to_it, rcond=eps**0.5)[0]
+        move = least_norm(jnp.where(active[:, None], a, 0), to_it, eps**0.5)
         turned = jax.jacfwd(rows)(x + move) - raw
         steep &= jnp.sqrt(jnp.sum(turned * turned, axis=1)) <= 0.1 * slopes
         a = jnp.where(steep[:, None], a, 0)

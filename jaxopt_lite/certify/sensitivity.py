@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from ..core import Multipliers, Point, Problem, Solution, check
 from ..core.tracing import FlatProblem, flatten
-from ..linalg import Form, choose, non_negative_least_squares
+from ..linalg import Form, choose, least_norm, non_negative_least_squares
 from .kkt import DENSE_LIMIT, ConstraintReport, examine
 from .stacking import flattened, shaped, sizes_of, split, stack
 
@@ -321,7 +321,7 @@ def _slopes(local: _Local, b: Array, r: Array) -> tuple[Array, Array]:
     e = frame.root @ weak.T
     sizes = jnp.linalg.norm(e, axis=0)
     sizes = jnp.where(sizes > 0, sizes, 1)
-    goal = jnp.linalg.lstsq((e / sizes).T, over / sizes)[0]
+    goal = least_norm((e / sizes).T, over / sizes)
     w = non_negative_least_squares(e / sizes, goal, jnp.ones_like(local.weak), local.weak) / sizes
     d = d - frame.root.T @ (e @ w)
     return d, w - frame.back.T @ (local.hessian @ d + b + w @ weak)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .solve import least_norm
+
 TRIES = 3  # exchanges of all wrong signs at once that need not help, before one at a time
 
 
@@ -62,7 +64,7 @@ def non_negative_least_squares(matrix: Array, rhs: Array, signed: Array, used: A
     end = lax.while_loop(
         lambda pivot: jnp.any(pivot.wrong) & (pivot.rounds < 20 + 5 * k), step, start
     )
-    exact = jnp.linalg.lstsq(jnp.where(end.free, matrix, 0), rhs, rcond=100 * k * eps)[0]
+    exact = least_norm(jnp.where(end.free, matrix, 0), rhs, 100 * k * eps)
     exact = jnp.where(end.free, exact, 0)
     # Where that would leave the orthant, which the term kept it in, the term stays.
     kept = jnp.all(~signed | (exact >= -noise))

@@ -103,6 +103,19 @@ def _unrolled_cholesky(matrix: Array) -> Array:
     return jnp.stack([jnp.stack(row + [zero] * (n - len(row))) for row in rows])
 
 
+def least_norm(matrix: Array, rhs: Array, rcond: float | None = None) -> Array:
+    """The least-squares solution of least norm; 0 for a matrix of zeros.
+
+    `jnp.linalg.lstsq` is NaN there with JAX 0.7. Singular values up to `rcond` of the largest count
+    as 0; None: max(m, n) eps.
+    """
+    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+    small = max(matrix.shape) * float(jnp.finfo(matrix.dtype).eps) if rcond is None else rcond
+    keep = ~(values <= small * jnp.max(values, initial=0))  # what is no number stays none
+    seen = jnp.where(keep, left.T @ rhs / jnp.where(keep, values, 1), 0)
+    return right.T @ seen
+
+
 def dense_solve(matrix: Array, rhs: Array, symmetric: bool) -> Array:
     """A^-1 b, or the minimum-norm least-squares solution A^+ b when A is singular.
 
