@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from ..core import Multipliers, Point, Problem, Solution, Solver, Status, check
 from ..core.iterate import iterate
 from ..core.solve import solver_for
-from ..core.solver import with_dtype
+from ..core.solver import with_dtype, with_tolerance
 from ..core.tracing import FlatProblem, flatten
 from ..linalg import Form, norm_inf
 from .kkt import DENSE_LIMIT, examine
@@ -197,10 +197,8 @@ def _dual(
     if radius is not None:
         lower, upper = jnp.maximum(lower, x - radius), jnp.minimum(upper, x + radius)
     data = (*params, prices, (lower, upper))
-    solver = with_dtype(solver, form)
     stop = jnp.asarray(eps**0.5, dtype)
-    if hasattr(solver, "tol") and solver.tol is None:
-        solver = dataclasses.replace(solver, tol=stop)  # type: ignore[type-var]
+    solver = with_tolerance(with_dtype(solver, form), stop)
 
     def search(start):
         run, report = iterate(inner, solver, Point(start), data, tol=stop, max_steps=MAX_STEPS)

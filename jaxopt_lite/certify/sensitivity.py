@@ -204,12 +204,13 @@ def _expand(
     valid = report.feasible & report.stationary & (h.positive == h.dimension)
     strict = ~jnp.any(local.weak)
     told = lambda a: jnp.where(valid, a, jnp.nan)
+    frame = _frame(local)
     bend, lowest, highest = (
-        shaped(problem, form, told(part), sizes) for part in _ranges(local, strict)
+        shaped(problem, form, told(part), sizes) for part in _ranges(local, frame, strict)
     )
     expansion = None
     if change is not None:
-        expansion = _along(problem, form, point, params, change, local, sizes, strict)
+        expansion = _along(problem, form, point, params, change, local, frame, sizes, strict)
         expansion = jax.tree.map(told, expansion)
     return Sensitivity(
         value=report.value,
@@ -254,7 +255,7 @@ def _moved(params: tuple, change: tuple, t: Array) -> tuple:
     return jax.tree.map(move, params[0], change), params[1]
 
 
-def _along(problem, form, point, params, change, local, sizes, strict) -> Expansion:
+def _along(problem, form, point, params, change, local, frame, sizes, strict) -> Expansion:
     """Slopes of x, multipliers and value along a change of args, and the bend of the value."""
     x, dtype = point.x, point.x.dtype
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
@@ -262,7 +263,7 @@ def _along(problem, form, point, params, change, local, sizes, strict) -> Expans
     lagrangian = lambda y, t: problem.lagrangian(point._replace(x=y), at(t))
     b = jax.jvp(lambda t: jax.grad(lagrangian)(x, t), (zero,), (one,))[1]
     r = jax.jvp(lambda t: stack(problem.slacks(x, at(t))), (zero,), (one,))[1]
-    d, v = _slopes(local, b, r)
+    d, v = _slopes(local, frame, b, r)
     slope = jax.jvp(lambda t: lagrangian(x, t), (zero,), (one,))[1]
     line = lambda t: lagrangian(x + t * d, t)
     bend = jax.jvp(jax.grad(line), (zero,), (one,))[1]
@@ -309,9 +310,8 @@ def _linear(local: _Local, frame: _Frame, b: Array, r: Array) -> tuple[Array, Ar
     return d, -frame.back.T @ (local.hessian @ d + b)
 
 
-def _slopes(local: _Local, b: Array, r: Array) -> tuple[Array, Array]:
+def _slopes(local: _Local, frame: _Frame, b: Array, r: Array) -> tuple[Array, Array]:
     """D and the slopes of the multipliers: the quadratic program of `sensitivity`."""
-    frame = _frame(local)
     d, v = _linear(local, frame, b, r)
     if not local.rows.shape[0]:
         return d, v
@@ -341,13 +341,13 @@ def _until(local: _Local, rates: Array, v: Array) -> tuple[Array, Array]:
     return jnp.max(down, initial=-jnp.inf), jnp.min(up, initial=jnp.inf)
 
 
-def _ranges(local: _Local, strict: Array) -> tuple[Array, Array, Array]:
+def _ranges(local: _Local, frame: _Frame, strict: Array) -> tuple[Array, Array, Array]:
     """For each constraint relaxed alone: the bend of the value, and how far what binds stays."""
     k = local.values.shape[0]
     if not k:
         return local.values, local.values, local.values
     relaxed = -jnp.eye(k, dtype=local.values.dtype)
-    d, v = _linear(local, _frame(local), jnp.zeros_like(local.rows).T, relaxed)
+    d, v = _linear(local, frame, jnp.zeros_like(local.rows).T, relaxed)
     lowest, highest = jax.vmap(functools.partial(_until, local))((local.rows @ d + relaxed).T, v.T)
     # One that does not bind changes nothing until it does.
     bend = jnp.where(local.strong, -jnp.diagonal(v), 0)

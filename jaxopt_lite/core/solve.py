@@ -3,7 +3,6 @@
 Problem + x0 + args -> check -> ravel -> iterate(solver) -> attach derivative -> unravel -> Solution
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from . import check
 from .implicit import Implicit, attach, attach_value, follow
 from .iterate import iterate
 from .problem import Problem
-from .solver import TABLE, Solver, require_accepts, with_dtype
+from .solver import TABLE, Solver, require_accepts, with_dtype, with_tolerance
 from .stopping import default_tolerance
 from .tracing import FlatProblem, flatten
 from .types import Multipliers, Point, Residuals, Solution, Status
@@ -125,10 +124,8 @@ def _body(
     progress: bool,
     how: Implicit | None,
 ) -> Solution:
-    solver = with_dtype(solver, form)
     tol = jnp.asarray(tol, form.dtype)
-    if hasattr(solver, "tol") and solver.tol is None:
-        solver = dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+    solver = with_tolerance(with_dtype(solver, form), tol)
     start = Point(form.ravel(x0))
     unrolled = how is None
     fixed = params if unrolled else jax.tree.map(lax.stop_gradient, params)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..linalg import Form
 from . import check
@@ -213,3 +214,10 @@ def with_dtype(solver: Solver, form: Form) -> Solver:
         return leaf.astype(form.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(cast, solver)
+
+
+def with_tolerance(solver: Solver, tol: Array) -> Solver:
+    """The solver with its own `tol`, if it has one that was left open."""
+    if not hasattr(solver, "tol") or solver.tol is not None:
+        return solver
+    return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]  # all are dataclasses

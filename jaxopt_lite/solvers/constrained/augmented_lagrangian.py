@@ -24,6 +24,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import Multipliers, Point, Report, Residuals, Solver, Status, check, solver, static
+from ...core.solver import with_tolerance
 from ...core.tracing import FlatProblem
 from ...linalg import choose, norm_inf, once
 from ..smooth import BFGS, LBFGS
@@ -161,6 +162,7 @@ class InnerProblem(FlatProblem):
     that they are not evaluated a second time. An object of this class lives for one step.
     """
 
+    # Always given, by `of`: a dataclass wants a default after those of its base.
     problem: FlatProblem = None  # type: ignore[assignment]
     trials: list = dataclasses.field(default_factory=list, compare=False)
 
@@ -502,9 +504,7 @@ class AugmentedLagrangian(Solver):
                 f"{name} takes no bounds and this problem has some. Pass inner=LBFGSB() or None, "
                 "or write the bounds as `ineq`."
             )
-        if hasattr(inner, "tol") and inner.tol is None:
-            inner = dataclasses.replace(inner, tol=tolerance)  # type: ignore[type-var]
-        return inner
+        return with_tolerance(inner, tolerance)
 
     def _tol(self, like: Array) -> Array:
         tol = jnp.finfo(like.dtype).eps ** 0.5 if self.tol is None else self.tol

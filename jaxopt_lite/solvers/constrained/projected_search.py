@@ -135,15 +135,15 @@ class ProjectedSearch(Solver):
 
     def start_memory(self, x: Array) -> Any:
         """The direction's memory before the start is evaluated."""
-        raise NotImplementedError
+        raise NotImplementedError  # each method's own
 
     def remember(self, memory: Any, pair: Pair, x: Array, accept: Array) -> Any:
         """The memory with `pair`, whose step ended at x, if `accept`."""
-        raise NotImplementedError
+        raise NotImplementedError  # each method's own
 
     def direct(self, memory: Any, x: Array, gradient: Array, box: Box) -> Array:
         """The direction d."""
-        raise NotImplementedError
+        raise NotImplementedError  # each method's own
 
     def region(self, problem, args: tuple) -> Any:
         """The set to stay in: what has `nearest`, `along`, `room` and `slope`."""
