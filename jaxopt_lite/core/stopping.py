@@ -15,10 +15,11 @@ def default_tolerance(dtype) -> float:
 def verdict(report: Report, tol: Array, out_of_steps: Array) -> Array:
     """The status after a step.
 
-    CONVERGED when the worst unscaled residual is <= `tol` and the solver is settled. DIVERGED when
-    |f| passes the square root of the largest number (1e154 in float64, 2e19 in float32).
+    CONVERGED when the worst residual, in the units of the report if it has any, is <= `tol` and the
+    solver is settled. DIVERGED when |f| passes the square root of the largest number (1e154 in
+    float64, 2e19 in float32).
     """
-    worst = report.residuals.worst()
+    worst = report.worst()
     huge = float(jnp.finfo(worst.dtype).max) ** 0.5
     status = choose(out_of_steps, int(Status.MAX_STEPS), report.failure)
     status = choose(jnp.abs(report.value) > huge, int(Status.DIVERGED), status)

@@ -93,7 +93,8 @@ class Report(NamedTuple):
 
     `settled` is False while the solver has a reason of its own not to stop at `point` although
     its residuals are small (negative curvature, say). `failure` is RUNNING, or the status with
-    which the solver gives up.
+    which the solver gives up. `units`, where the solver has them, are what the verdict divides each
+    residual by (1 + ||q||_inf, say), so that the tolerance is relative; None: it is absolute.
     """
 
     point: Point
@@ -101,6 +102,14 @@ class Report(NamedTuple):
     residuals: Residuals
     settled: Array | bool = True
     failure: Array | int = Status.RUNNING
+    units: Residuals | None = None
+
+    def worst(self) -> Array:
+        """The largest residual, in its unit if there are any."""
+        if self.units is None:
+            return self.residuals.worst()
+        pairs = zip(self.residuals, self.units, strict=True)
+        return Residuals(*(residual / unit for residual, unit in pairs)).worst()
 
 
 class History(NamedTuple):
