@@ -30,6 +30,6 @@ if __name__ == "__main__":
     )
     from .cutest import command  # noqa: F401
     from .qp import batches as qp_batches  # noqa: F401
-    from .qp import maros  # noqa: F401
+    from .qp import infeasible, linear, maros  # noqa: F401
 
     sys.exit(harness.main(sys.argv[1:]))

@@ -1,11 +1,12 @@
 """Every solver behind one signature: `make(program, tol)` prepares, `run()` solves: an `Answer`.
 
-Each is asked for absolute residuals of `tol`, without a relative part, and for a gap of `tol`,
-absolute or relative, where it has one. What a user would do once, bringing the data into the form
+Each is asked for absolute residuals of `tol`, without a relative part where it has one, and for a
+gap of `tol`. What a user would do once, bringing the data into the form
 of the solver and compiling, is in `make`; setting the solver up and solving is in `run`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,15 @@ def _equal_and_other(p: Program) -> tuple[Any, ...]:
 # -- in JAX ---------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _solve(tol):
+    import jax
+
+    import jaxopt_lite as jol
+
+    return jax.jit(lambda program: jol.solve_qp(*program, tol=tol))
+
+
 def _ours(program, tol):
     import jax
 
@@ -63,14 +73,15 @@ def _ours(program, tol):
 
     P, q, rows, *sides = program
     P = None if P is None else _dense(P)
-    qp = jol.QuadraticProgram.from_rows(P, q, _dense(rows), *sides)
-    solve = jax.jit(lambda qp: jol.solve_qp(*qp, tol=tol)).lower(qp).compile()
-    equal, low, high = program.least == program.most, program.least, program.most
-    above, below = ~equal & np.isfinite(high), ~equal & np.isfinite(low)
+    data = jol.QuadraticProgram.from_rows(P, q, _dense(rows), *sides)
+    solve = _solve(tol)  # compiled once for programs of the same shapes
+    jax.block_until_ready(solve(data))
+    equal = program.least == program.most
+    above, below = ~equal & np.isfinite(program.most), ~equal & np.isfinite(program.least)
 
     def run():
-        s = solve(qp)
-        m = jax.device_get(s.multipliers)
+        s = jax.block_until_ready(solve(data))
+        m = s.multipliers
         y, w = np.zeros(len(equal)), np.zeros(len(q))
         if m.eq is not None:
             y[equal] = m.eq
@@ -173,7 +184,8 @@ def _clarabel(program, tol):
     def run():
         settings = clarabel.DefaultSettings()
         settings.verbose, settings.max_iter = False, STEPS
-        settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = tol
+        settings.tol_feas = settings.tol_gap_abs = tol
+        settings.tol_gap_rel = 0.0  # its residuals are relative: without this it stops before
         s = clarabel.DefaultSolver(P, program.q, rows, sides, cones, settings).solve()
         z = np.asarray(s.z)
         prices = join(z[: len(b)], z[len(b) :])
@@ -242,7 +254,7 @@ def _proxqp(program, tol):
         qp = proxqp.dense.QP(n, len(b), len(high), boxed)
         qp.settings.eps_abs, qp.settings.eps_rel, qp.settings.max_iter = tol, 0.0, 10 * STEPS
         qp.settings.check_duality_gap = True
-        qp.settings.eps_duality_gap_abs = qp.settings.eps_duality_gap_rel = tol
+        qp.settings.eps_duality_gap_abs, qp.settings.eps_duality_gap_rel = tol, 0.0
         qp.init(P, program.q, A, b, G, low, high, *(box if boxed else ()))
         qp.solve()
         r = qp.results
