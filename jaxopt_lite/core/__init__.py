@@ -5,6 +5,7 @@ from .front import Displacement, fixed_point, least_squares, minimize, root
 from .implicit import Implicit, custom_fixed_point, custom_root
 from .iterate import iterate
 from .problem import Composite, Fixed, Problem
+from .program import QuadraticProgram, dual_of
 from .solve import default_solver, solve
 from .solver import TABLE, Solver, Stepping, solver, static
 from .stopping import default_tolerance
@@ -29,6 +30,7 @@ __all__ = [
     "Multipliers",
     "Point",
     "Problem",
+    "QuadraticProgram",
     "Report",
     "Residuals",
     "Solution",
@@ -41,6 +43,7 @@ __all__ = [
     "custom_root",
     "default_solver",
     "default_tolerance",
+    "dual_of",
     "fixed_point",
     "iterate",
     "least_squares",

@@ -78,22 +78,21 @@ def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
         cls.init = _public(cls.init, _init)  # type: ignore[method-assign]
         cls.step = _public(cls.step, _step)  # type: ignore[method-assign]
         cls = dataclasses.dataclass(frozen=True, eq=True)(cls)
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-        meta = [f.name for f in fields if f.metadata.get("static")]
-        data = [f.name for f in fields if not f.metadata.get("static")]
-        _register(cls, data, meta)
-        TABLE[cls.__name__] = cls
+        TABLE[cls.__name__] = as_pytree(cls)
         return cls
 
     return make
 
 
-def _register(cls: type[S], data: list[str], meta: list[str]) -> None:
-    """Make `cls` a pytree, different from those of other classes.
+def as_pytree(cls: type[S]) -> type[S]:
+    """Make a frozen dataclass a pytree of its fields that are not static, unlike other classes'.
 
     `jax.tree_util.register_dataclass` is not enough: in jax 0.10 such structures are equal whatever
     their classes, and where hashes collide too a call is answered by another solver's program.
     """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    meta = [f.name for f in fields if f.metadata.get("static")]
+    data = [f.name for f in fields if not f.metadata.get("static")]
 
     def keyed(self: S):
         children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in data]
@@ -109,6 +108,7 @@ def _register(cls: type[S], data: list[str], meta: list[str]) -> None:
         return self
 
     jax.tree_util.register_pytree_with_keys(cls, keyed, build, flat)
+    return cls
 
 
 def require_accepts(solver: Solver, problem: Problem) -> None:

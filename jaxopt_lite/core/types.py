@@ -86,6 +86,7 @@ class Status(enum.IntEnum):
     NONFINITE = 5, "the objective or its gradient is NaN or infinite"
     PRIMAL_INFEASIBLE = 6, "no feasible point was found, and there is evidence that none exists"
     DUAL_INFEASIBLE = 7, "unbounded below over the feasible set"
+    NONCONVEX = 8, "the quadratic form has negative curvature, which this solver does not take"
 
 
 class Report(NamedTuple):
