@@ -121,7 +121,6 @@ def _jaxopt(linear: str) -> Batched:
 def _contestants() -> list[Batched]:
     return [
         _ours(), _qpax("e", "qpax explicit"), _qpax("i", "qpax implicit"), _jaxopt("cg"),
-        _jaxopt("lu"),
     ]  # fmt: skip
 
 

@@ -16,17 +16,16 @@ import scipy.sparse as sp
 from .programs import Answer, Program
 
 Run = Callable[[], Answer]
-STEPS = 1000  # for interior points and active sets; first-order methods get 100 times as many
+STEPS = 1000  # of interior points; first-order methods get 10 or 100 times as many
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A named `make`, the package whose version it has; `jax` says whether it is compiled."""
+    """A named `make`, and the package whose version it has."""
 
     name: str
     make: Callable[[Program, float], Run]
     package: str
-    jax: bool = False
 
 
 def _sparse(matrix: Any) -> Any:
@@ -116,31 +115,28 @@ def _qpax(backend):
     return make
 
 
-def _jaxopt(linear):
-    def make(program, tol):
-        import jax
-        import jaxopt
+def _jaxopt(program, tol):
+    import jax
+    import jaxopt
 
-        n, m = len(program.q), len(program.most)
-        rows = np.vstack([_dense(program.rows), np.eye(n)])
-        low = np.concatenate([program.least, program.lower])
-        high = np.concatenate([program.most, program.upper])
-        solver = jaxopt.BoxOSQP(tol=tol, maxiter=100 * STEPS, eq_qp_solve=linear)
-        data = ((_dense(_curvature(program)), program.q), rows, (low, high))
-        call = lambda objective, rows, sides: solver.run(None, objective, rows, sides)
-        solve = jax.jit(call).lower(*data).compile()
+    n, m = len(program.q), len(program.most)
+    rows = np.vstack([_dense(program.rows), np.eye(n)])
+    low = np.concatenate([program.least, program.lower])
+    high = np.concatenate([program.most, program.upper])
+    solver = jaxopt.BoxOSQP(tol=tol, maxiter=10 * STEPS, eq_qp_solve="lu")
+    data = ((_dense(_curvature(program)), program.q), rows, (low, high))
+    call = lambda objective, rows, sides: solver.run(None, objective, rows, sides)
+    solve = jax.jit(call).lower(*data).compile()
 
-        def run():
-            answer, state = jax.block_until_ready(solve(*data))
-            above, below = map(np.asarray, answer.dual_ineq)
-            price = above - below
-            x = np.asarray(answer.primal[0])
-            claims = "solved" if int(state.status) == 1 else f"status {int(state.status)}"
-            return Answer(x, price[:m], price[m:], claims, int(state.iter_num))
+    def run():
+        answer, state = jax.block_until_ready(solve(*data))
+        above, below = map(np.asarray, answer.dual_ineq)
+        price = above - below
+        x = np.asarray(answer.primal[0])
+        claims = "solved" if int(state.status) == 1 else f"status {int(state.status)}"
+        return Answer(x, price[:m], price[m:], claims, int(state.iter_num))
 
-        return run
-
-    return make
+    return run
 
 
 # -- interior points ------------------------------------------------------------------------------
@@ -338,7 +334,7 @@ def _highs(program, tol):
     return run
 
 
-OURS = Peer("ours", _ours, "jaxopt_lite", jax=True)
+OURS = Peer("ours", _ours, "jaxopt_lite")
 PIQP = Peer("PIQP dense", _piqp("DenseSolver", _fortran), "piqp")
 PROXQP = Peer("ProxQP dense", _proxqp, "proxsuite")
 DAQP = Peer("DAQP", _daqp, "daqp")
@@ -349,10 +345,9 @@ OSQP = Peer("OSQP", _osqp, "osqp")
 
 EVERYONE = (
     OURS,
-    Peer("qpax explicit", _qpax("e"), "qpax", jax=True),
-    Peer("qpax implicit", _qpax("i"), "qpax", jax=True),
-    Peer("JAXopt BoxOSQP cg", _jaxopt("cg"), "jaxopt", jax=True),
-    Peer("JAXopt BoxOSQP lu", _jaxopt("lu"), "jaxopt", jax=True),
+    Peer("qpax explicit", _qpax("e"), "qpax"),
+    Peer("qpax implicit", _qpax("i"), "qpax"),
+    Peer("JAXopt BoxOSQP lu", _jaxopt, "jaxopt"),
     Peer("PIQP sparse", _piqp("SparseSolver", _sparse), "piqp"),
     PIQP,
     CLARABEL,
