@@ -128,6 +128,7 @@ def _watch(worker: Any, here: Any) -> None:
         try:
             news = here.recv() if here.poll(cap) else ()
         except EOFError:
+            worker.join(5)
             news, reason = (), f"crash, exit code {worker.exitcode}"
         if news is None:
             return
