@@ -196,7 +196,9 @@ class PDHG(ProgramSolver):
         inner, total = state.inner + INNER - 1, state.total + INNER
 
         report, relative, gap = self._measured(program, data.point(image))
-        restart = (now <= SUFFICIENT * anchored) | (inner >= ARTIFICIAL * total.astype(dtype))
+        restart = (now <= SUFFICIENT * anchored) | (
+            inner.astype(dtype) >= ARTIFICIAL * total.astype(dtype)
+        )
         restart |= (now <= NECESSARY * anchored) & (now > state.last)
         fresh = (image, image, _rebalanced(state.balance, anchor, image, relative), 0, jnp.inf)
         onward = (halpern(inner, z, image), anchor, state.balance, inner + 1, now)
