@@ -21,11 +21,13 @@ from .core import (
     Multipliers,
     Point,
     Problem,
+    QuadraticProgram,
     Residuals,
     Solution,
     SolveError,
     Solver,
     Status,
+    dual_of,
     fixed_point,
     least_squares,
     minimize,
@@ -38,6 +40,7 @@ from .solvers import (
     ITP,
     LBFGS,
     LBFGSB,
+    PDHG,
     SR1,
     TRON,
     Anderson,
@@ -67,8 +70,11 @@ from .solvers import (
     Picard,
     PolyakStep,
     ProjectedGradient,
+    ProximalInteriorPoint,
     SaddleFreeNewton,
     TrustRegion,
+    solve_lp,
+    solve_qp,
 )
 
 __version__ = "0.1.0"
@@ -78,6 +84,7 @@ __all__ = [
     "ITP",
     "LBFGS",
     "LBFGSB",
+    "PDHG",
     "SR1",
     "TRON",
     "Anderson",
@@ -117,6 +124,8 @@ __all__ = [
     "PolyakStep",
     "Problem",
     "ProjectedGradient",
+    "ProximalInteriorPoint",
+    "QuadraticProgram",
     "Residuals",
     "SaddleFreeNewton",
     "Sensitivity",
@@ -128,6 +137,7 @@ __all__ = [
     "certify",
     "classify",
     "covariance",
+    "dual_of",
     "duality",
     "find_critical_points",
     "fixed_point",
@@ -138,6 +148,8 @@ __all__ = [
     "root",
     "sensitivity",
     "solve",
+    "solve_lp",
+    "solve_qp",
 ]
 
 

@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def iterate(
-    problem: Problem,
+    problem: Problem | None,
     solver: Solver,
     point: Point,
     args: tuple,
@@ -86,7 +86,7 @@ def _start(problem, solver, point, args, history, max_steps) -> Run:
     return Run(state, jnp.int32(Status.RUNNING), jnp.int32(0), log)
 
 
-def _report(solver: Solver, problem: Problem, state: Any, args: tuple) -> Report:
+def _report(solver: Solver, problem: Any, state: Any, args: tuple) -> Report:
     """The solver's report, its failure an array."""
     report = solver.report(problem, state, args)
     code = int(report.failure) if isinstance(report.failure, int) else report.failure

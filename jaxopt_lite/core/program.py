@@ -7,7 +7,8 @@ equations, z of the inequalities, l and u of the bounds, the last three >= 0, th
 
     maximise    -1/2 x'Px - b'y - h'z + lower'l - upper'u    s.t.    Px + q + A'y + G'z - l + u = 0
 
-Infinite entries of h, lower and upper stand for constraints that are not there.
+Infinite entries of h, lower and upper, and those from 1e19 on, stand for constraints that are not
+there.
 """
 
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from ..linalg import norm_inf
 from .problem import Problem
 from .types import Multipliers, Point, Residuals
 
+INFINITY = 1e19  # from here on a side is not there, as files and other solvers have it
 Matrix = Any  # an array, or what has `shape`, `@` and `T`: BCOO, a linear operator
 
 
@@ -51,7 +53,7 @@ class QuadraticProgram(NamedTuple):
         most: ArrayLike,
         lower: ArrayLike | None = None,
         upper: ArrayLike | None = None,
-        infinity: float = 1e19,
+        infinity: float = INFINITY,
     ) -> "QuadraticProgram":
         """The program with least <= rows @ x <= most, as files and other packages have it.
 
@@ -278,9 +280,18 @@ def checked(program: QuadraticProgram) -> QuadraticProgram:
         for name, value in arrays.items()
     }
     _refuse_numbers(arrays)
+    arrays.update({name: _open(name, arrays[name]) for name in ("h", "lower", "upper")})
     if arrays["P"] is not None and not _is_matrix(arrays["P"]):
         arrays["P"] = 0.5 * (arrays["P"] + arrays["P"].T)
     return QuadraticProgram(**arrays)
+
+
+def _open(name: str, side: Array | None) -> Array | None:
+    """A side with what counts as infinite made so."""
+    if side is None:
+        return None
+    sign = -1 if name == "lower" else 1
+    return jnp.where(sign * side >= INFINITY, sign * jnp.inf, side)
 
 
 def _floating(value: Array | None, dtype) -> Array | None:

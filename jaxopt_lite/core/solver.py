@@ -39,11 +39,11 @@ class Solver:
     accepts: ClassVar[frozenset[str]] = frozenset()  # of eq, ineq, bounds, nonsmooth
     kinds: ClassVar[tuple[str, ...]] = ("objective", "composite", "least squares")  # of `KINDS`
 
-    def init(self, problem: Problem, point: Point, args: tuple) -> Any:
+    def init(self, problem: Any, point: Point, args: Any) -> Any:
         """The state before the first step; it evaluates nothing."""
         raise NotImplementedError
 
-    def step(self, problem: Problem, state: Any, args: tuple) -> Any:
+    def step(self, problem: Any, state: Any, args: Any) -> Any:
         """The next state; the structure and dtypes are those of `state`."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class Solver:
         """Whether reverse mode passes through `step` with `size` variables: no loops of its own."""
         return True
 
-    def report(self, problem: Problem, state: Any, args: tuple) -> Report:
+    def report(self, problem: Any, state: Any, args: Any) -> Report:
         """What was measured and where. This default measures anew: solvers that know, say."""
         value = problem.value(state.point.x, args)
         return Report(state.point, value, problem.residuals(state.point, args))
@@ -216,7 +216,7 @@ def with_dtype(solver: Solver, form: Form) -> Solver:
     return jax.tree.map(cast, solver)
 
 
-def with_tolerance(solver: Solver, tol: Array) -> Solver:
+def with_tolerance(solver: S, tol: Array) -> S:
     """The solver with its own `tol`, if it has one that was left open."""
     if not hasattr(solver, "tol") or solver.tol is not None:
         return solver

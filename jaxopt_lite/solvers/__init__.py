@@ -1,5 +1,6 @@
 """Every solver, by family."""
 
+from .conic import PDHG, ProximalInteriorPoint, solve_lp, solve_qp
 from .constrained import (
     LBFGSB,
     TRON,
@@ -39,6 +40,7 @@ __all__ = [
     "ITP",
     "LBFGS",
     "LBFGSB",
+    "PDHG",
     "SR1",
     "TRON",
     "Anderson",
@@ -68,7 +70,10 @@ __all__ = [
     "Picard",
     "PolyakStep",
     "ProjectedGradient",
+    "ProximalInteriorPoint",
     "SaddleFreeNewton",
     "TrustRegion",
     "choose",
+    "solve_lp",
+    "solve_qp",
 ]

@@ -1,1 +1,17 @@
 """Quadratic and linear programs."""
+
+from .base import PROGRAM_SOLVERS, ProgramSolver, Proof, program_solver
+from .first_order import PDHG
+from .front import solve_lp, solve_qp
+from .interior import ProximalInteriorPoint
+
+__all__ = [
+    "PDHG",
+    "PROGRAM_SOLVERS",
+    "ProgramSolver",
+    "Proof",
+    "ProximalInteriorPoint",
+    "program_solver",
+    "solve_lp",
+    "solve_qp",
+]

@@ -1,0 +1,418 @@
+"""A proximal primal-dual interior point method for dense quadratic and linear programs.
+
+    minimise 1/2 x'Px + q'x   s.t.   Ax = b,   Cx + s = h,   s >= 0
+
+    factorise  ->  predictor: s z = 0  ->  corrector: s z = sigma mu  ->  the longest step inside
+    ->  residuals there: small, or a ray that proves that there is no answer?
+
+The systems carry proximal terms rho in x and delta in the multipliers, centred at the iterate: they
+shorten steps and leave no error, so that P may be singular or zero and rows dependent. Both systems
+of a step share one Cholesky factor of the condensed matrix. Where that is too inexact the step is
+made again by LU of the whole matrix, and so are all that follow.
+
+Legend: x variables, y and z multipliers, s slacks, mu = s'z / k, C all rows of inequalities and
+bounds; all in the units of `Scaled`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from ...core import QuadraticProgram, Report, Residuals, Status
+from ...linalg import choose, norm_inf, once, spectrum
+from .base import ProgramSolver, Proof, program_solver
+from .system import Scaled, System, Vectors, augment, condense, scale, solve
+
+BOUNDARY = 0.995  # part of the way to the boundary that a step may go
+FASTEST = 0.1  # factor by which the proximal terms fall in a step
+SMALL = 0.1  # part of a residual that rounding may leave of it before LU takes over
+IDLE = 4  # or steps without progress before it does
+PATIENCE = 20  # steps without progress before STALLED
+REFINEMENTS = (1, 2)  # of predictor and corrector
+POLISHING = 4  # proximal steps on the active set
+
+
+class Proximal(NamedTuple):
+    """How small the proximal terms get: as little as rounding in the factors lets them."""
+
+    rho: float  # of x
+    delta: float  # of multipliers, in the condensed matrix, which magnifies rounding by 1 / delta
+    whole: float  # of both, in the whole matrix
+    ray: float  # how exact a ray must be
+
+    @classmethod
+    def of(cls, dtype) -> "Proximal":
+        """1e-8, 1e-7, 1e-11 in float64."""
+        eps = float(jnp.finfo(dtype).eps)
+        return cls(eps**0.51, eps**0.45, eps**0.7, eps**0.5)
+
+
+class Measured(NamedTuple):
+    """A point and what was measured there, in the units of the program."""
+
+    here: Vectors  # in those of `Scaled`
+    value: Array
+    gap: Array  # value less dual value
+    residuals: Residuals
+
+    def worst(self) -> Array:
+        """The largest residual; those of complementarity relative to 1 + |value|."""
+        size = 1 + jnp.abs(self.value)
+        *plain, products = self.residuals
+        return jnp.max(jnp.stack([*plain, products / size, jnp.abs(self.gap) / size]))
+
+
+class InteriorState(NamedTuple):
+    """Between two steps."""
+
+    scaled: Scaled
+    here: Vectors
+    slack: Array  # s (k,)
+    left: Vectors  # residuals to remove: -grad L, b - Ax, h - Cx - s
+    rho: Array
+    delta: Array
+    whole: Array  # whether LU is used
+    begun: Array
+    best: Measured  # what is reported
+    idle: Array  # steps since the worst residual fell by a tenth
+    proof: Proof
+    failure: Array
+
+
+@program_solver
+class ProximalInteriorPoint(ProgramSolver):
+    """Mehrotra's predictor and corrector on proximally regularised systems, condensed to (n, n).
+
+    5 to 15 steps of O(n^2 (m + p) + n^3 / 3), some 30 for hard programs; where those condensed
+    systems are too inexact, of O((n + m + p)^3). CONVERGED: stationarity and violations at most
+    `tol`, products of prices and slacks and the duality gap at most tol (1 + |value|). NONCONVEX:
+    P has negative curvature, `proof` the direction. Dense arrays only.
+
+    Args:
+        tol: stopping tolerance; `solve_qp` fills it in.
+
+    Source: Mehrotra (1992); Schwan, Jiang, Kuhn & Jones (2023).
+
+    """
+
+    tol: ArrayLike | None = None
+
+    def init(self, problem, point, program):
+        """Scaled, checked for convexity, and at the start that `point` offers, if it is finite."""
+        scaled = scale(program)
+        dtype = scaled.q.dtype
+        given = scaled.vectors(point)
+        warm = jnp.isfinite(given.largest())
+        zero = jax.tree.map(jnp.zeros_like, given)
+        here = choose(warm, given, zero)
+        nothing = jnp.zeros((), dtype)
+        blank = Measured(zero, nothing, nothing, Residuals(*[nothing + jnp.inf] * 4))
+        convex, direction = _curvature(scaled)
+        small = jnp.asarray(1e-6, dtype)
+        least = Proximal.of(dtype)
+        return InteriorState(
+            scaled=scaled,
+            here=here,
+            slack=jnp.ones_like(scaled.h),
+            left=zero,
+            rho=jnp.maximum(small, least.rho),
+            delta=jnp.maximum(small, least.delta),
+            whole=jnp.array(False),
+            begun=jnp.array(False),
+            best=blank,
+            idle=jnp.int32(0),
+            proof=Proof(jax.tree.map(jnp.zeros_like, point.multipliers), direction),
+            failure=choose(convex, int(Status.RUNNING), jnp.int32(Status.NONCONVEX)),
+        )
+
+    def step(self, problem, state, program):
+        """A step from an interior point to the next; the first finds one to start from."""
+        scaled, first = state.scaled, ~state.begun
+        least = Proximal.of(scaled.q.dtype)
+        ones = jnp.ones_like(state.slack)
+        origin = Vectors(-scaled.cost * scaled.q, scaled.b, scaled.there * (scaled.h - 1))
+        left = choose(first, origin, state.left)
+        z, s = choose(first, (scaled.there, ones), (state.here.z, state.slack))
+
+        step = newton(scaled, z, s, left, state.rho, state.delta, condense)
+        whole = state.whole | (state.idle > IDLE) | self._inexact(scaled, step.miss, left)
+        small = jnp.full_like(state.rho, least.whole)
+
+        def by_lu(carry):
+            return jnp.array(False), newton(scaled, z, s, left, small, small, augment)
+
+        _, step = lax.while_loop(lambda carry: carry[0], by_lu, (once(whole), step))
+
+        x, y = choose(first, (0.0, 0.0), (state.here.x, state.here.y))
+        moved = Vectors(
+            x + step.primal * step.move.x, y + step.dual * step.move.y, z + step.dual * step.move.z
+        )
+        slack = jnp.where(scaled.there > 0, s + step.primal * step.slack, 1)
+        moved, slack = choose(first, _start(scaled, step.affine), (moved, slack))
+        fine = once(jnp.isfinite(moved.largest()) & jnp.all(jnp.isfinite(slack)))
+        here, slack = choose(fine, (moved, slack), (state.here, state.slack))
+        state = state._replace(here=here, slack=slack, whole=whole, begun=state.begun | fine)
+        return _judged(state, program)
+
+    def _inexact(self, scaled: Scaled, miss: Vectors, left: Vectors) -> Array:
+        """Whether a residual is left that the tolerance forbids and that hardly fell."""
+        tol = Proximal.of(scaled.q.dtype).ray if self.tol is None else self.tol
+        units = Vectors(1 / (scaled.cost * scaled.units.x), 1 / scaled.units.y, 1 / scaled.units.z)
+        rows = zip(miss, left, units, strict=True)
+        sizes = [(norm_inf(unit * rest), norm_inf(unit * had)) for rest, had, unit in rows]
+        counts = [(rest > 0.1 * tol) & (rest > SMALL * had) for rest, had in sizes]
+        return jnp.any(jnp.stack(counts)) | ~jnp.isfinite(miss.largest())
+
+    def report(self, problem, state, program):
+        """The best point so far."""
+        best = state.best
+        size = 1 + jnp.abs(best.value)
+        one = jnp.ones_like(size)
+        tol = 0.0 if self.tol is None else self.tol
+        return Report(
+            state.scaled.point(program, best.here),
+            best.value,
+            best.residuals,
+            settled=jnp.abs(best.gap) <= tol * size,
+            failure=state.failure,
+            units=Residuals(one, one, one, size),
+        )
+
+    def proof(self, problem, state, program):
+        """The rays that were found."""
+        return state.proof
+
+
+# -- a step ----------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """Mehrotra's step, and how far it may go."""
+
+    affine: Vectors  # the predictor
+    move: Vectors  # the corrector
+    slack: Array  # and its change of s
+    primal: Array  # lengths
+    dual: Array
+    miss: Vectors  # what rounding left of the corrector's system
+
+
+def newton(
+    scaled: Scaled,
+    z: Array,
+    s: Array,
+    left: Vectors,
+    rho: Array,
+    delta: Array,
+    factorise: Callable[[Scaled, Array, Array, Array], System],
+) -> Step:
+    """Predictor and corrector with one factorisation."""
+    there = scaled.there
+    count = jnp.maximum(jnp.sum(there), 1)
+    mu = jnp.vdot(there * s, z) / count
+    safe = jnp.where(z > 0, z, 1)
+    system = factorise(scaled, rho, delta, there / (s / safe + delta))
+
+    def towards(target: Array, refinements: int):
+        """The step to s z = target."""
+        rhs = left._replace(z=there * (left.z + s - target / safe))
+        move = solve(scaled, system, rhs, refinements)
+        return rhs, move, there * (left.z - scaled.rows(move.x) + delta * move.z)
+
+    _, affine, ds = towards(jnp.zeros_like(s), REFINEMENTS[0])
+    ahead_s = s + _longest(s, ds, there) * ds
+    ahead = jnp.vdot(there * ahead_s, z + _longest(z, affine.z, there) * affine.z) / count
+    sigma = jnp.clip(ahead / jnp.where(mu > 0, mu, 1), 0, 1) ** 3
+    rhs, move, ds = towards(sigma * mu - ds * affine.z, REFINEMENTS[1])
+    primal = jnp.minimum(1, BOUNDARY * _longest(s, ds, there))
+    dual = jnp.minimum(1, BOUNDARY * _longest(z, move.z, there))
+    if scaled.P is not None:
+        primal = dual = jnp.minimum(primal, dual)
+    miss = rhs.minus(system.product(scaled, move))
+    return Step(affine, move, ds, primal, dual, miss._replace(z=there * miss.z))
+
+
+def _longest(v: Array, dv: Array, there: Array) -> Array:
+    """The longest step along dv that keeps v >= 0, at most 1 / BOUNDARY."""
+    shrinks = (dv < 0) & (there > 0)
+    room = jnp.where(shrinks, -v / jnp.where(shrinks, dv, -1), jnp.inf)
+    return jnp.min(room, initial=1 / BOUNDARY)
+
+
+def _start(scaled: Scaled, affine: Vectors) -> tuple[Vectors, Array]:
+    """The least-squares point, shifted into the interior as Mehrotra (1992) does."""
+    there = scaled.there
+
+    def inside(v):
+        return v + jnp.maximum(-1.5 * jnp.min(jnp.where(there > 0, v, jnp.inf), initial=0), 0)
+
+    s, z = inside(there * (scaled.h - scaled.rows(affine.x))), inside(there * affine.z)
+    product = jnp.vdot(there * s, z)
+    total_s, total_z = jnp.vdot(there, s), jnp.vdot(there, z)
+    more_s = 0.5 * product / jnp.where(total_z > 0, total_z, 1)
+    more_z = 0.5 * product / jnp.where(total_s > 0, total_s, 1)
+    small = product <= 1e-4
+    s = jnp.where(small, jnp.maximum(s, 0.1), s + more_s)
+    z = jnp.where(small, jnp.maximum(z, 0.1), z + more_z)
+    return affine._replace(z=there * z), jnp.where(there > 0, s, 1)
+
+
+# -- what is known at a point ----------------------------------------------------------------------
+
+
+def _judged(state: InteriorState, program: QuadraticProgram) -> InteriorState:
+    """The state with residuals, the best point, proximal terms and signs of failure renewed."""
+    scaled, here, slack, there = state.scaled, state.here, state.slack, state.scaled.there
+    least = Proximal.of(slack.dtype)
+    found, left, pull, bend = measure(scaled, here, slack)
+    worst = found.worst()
+    record = state.best.worst()
+    idle = jnp.where(worst < 0.9 * record, 0, state.idle + 1).astype(jnp.int32)
+    mu = jnp.vdot(there * slack, here.z) / jnp.maximum(jnp.sum(there), 1)
+    rho = jnp.maximum(least.rho, FASTEST * jnp.minimum(mu, state.rho))
+    delta = jnp.maximum(least.delta, FASTEST * jnp.minimum(mu, state.delta))
+    proof, infeasible, unbounded = _rays(state, program, left, pull, bend)
+    failure = jnp.where(idle > PATIENCE, int(Status.STALLED), int(Status.RUNNING))
+    failure = jnp.where(unbounded, int(Status.DUAL_INFEASIBLE), failure)
+    failure = jnp.where(infeasible, int(Status.PRIMAL_INFEASIBLE), failure)
+    known = state.failure != Status.RUNNING
+    return state._replace(
+        left=left,
+        rho=rho,
+        delta=delta,
+        best=choose(once(worst < record), found, state.best),
+        idle=idle,
+        proof=choose(known, state.proof, proof),
+        failure=choose(known, state.failure, failure.astype(jnp.int32)),
+    )
+
+
+def measure(scaled: Scaled, here: Vectors, slack: Array):
+    """What is reported of a point, its residuals for Newton, and A'y + C'z and Px there."""
+    units, cost, there = scaled.units, scaled.cost, scaled.there
+    bend, linear = scaled.bend(here.x), cost * scaled.q
+    pull = here.y @ scaled.A + scaled.pull(here.z)
+    room = there * (scaled.h - scaled.rows(here.x))
+    left = Vectors(-(bend + linear + pull), scaled.b - scaled.A @ here.x, room - there * slack)
+    quadratic, along = jnp.vdot(here.x, bend), jnp.vdot(here.x, linear)
+    support = jnp.vdot(scaled.b, here.y) + jnp.vdot(scaled.h, here.z)
+    violation = jnp.maximum(norm_inf(left.y / units.y), jnp.max(-room / units.z, initial=0))
+    found = Measured(
+        here,
+        (0.5 * quadratic + along) / cost,
+        (quadratic + along + support) / cost,
+        Residuals(
+            norm_inf(left.x / units.x) / cost,
+            violation,
+            jnp.maximum(0, -jnp.min(here.z, initial=0)) / cost,
+            norm_inf(here.z * room) / cost,
+        ),
+    )
+    return found, left, pull, bend
+
+
+def _rays(state, program, left, pull, bend) -> tuple[Proof, Array, Array]:
+    """The iterate as a Farkas ray and as a direction of descent, and whether it is one."""
+    scaled, here, units, cost = state.scaled, state.here, state.scaled.units, state.scaled.cost
+    exact = Proximal.of(bend.dtype).ray
+    support = jnp.vdot(scaled.b, here.y) + jnp.vdot(scaled.h, here.z)
+    infeasible = (support < 0) & (norm_inf(pull / units.x) <= exact * -support)
+    slope = jnp.vdot(scaled.q, here.x)
+    rows = scaled.there * scaled.rows(here.x) / units.z
+    stray = jnp.maximum(norm_inf(scaled.A @ here.x / units.y), jnp.max(rows, initial=0))
+    stray = jnp.maximum(stray, norm_inf(bend / units.x) / cost)
+    unbounded = (slope < 0) & (stray <= exact * -slope)
+    safe = jnp.where(infeasible, -support / cost, 1)
+    _, prices = scaled.point(program, here)
+    farkas = jax.tree.map(lambda price: jnp.where(infeasible, price / safe, 0), prices)
+    direction = jnp.where(unbounded, units.x * here.x / jnp.where(unbounded, -slope, 1), 0)
+    return Proof(farkas, direction), once(infeasible), once(unbounded)
+
+
+def _curvature(scaled: Scaled) -> tuple[Array, Array]:
+    """Whether P is positive semidefinite, and if not a direction d, |d| <= 1, with d'Pd < 0.
+
+    Curvature above -eps^(2/3) of the largest entry counts as 0: Cholesky of P with that much added
+    decides. The eigenvalues are computed only if some lane of a batch needs them.
+    """
+    still = jnp.zeros_like(scaled.q)
+    if scaled.P is None:
+        return jnp.array(True), still
+    matrix, n, info = scaled.P, still.shape[0], jnp.finfo(still.dtype)
+    shift = n * info.eps ** (2 / 3) * jnp.max(jnp.abs(matrix)) + info.tiny
+    shifted = matrix + shift * jnp.eye(n, dtype=still.dtype)
+    factor = lax.linalg.cholesky(shifted, symmetrize_input=False)
+    convex = once(jnp.all(jnp.isfinite(jnp.diagonal(factor))))
+
+    def look(carry):
+        return jnp.array(True), scaled.units.x * spectrum(matrix).vectors[:, 0]
+
+    _, direction = lax.while_loop(lambda carry: ~carry[0], look, (convex, still))
+    return convex, direction
+
+
+# -- the active set --------------------------------------------------------------------------------
+
+
+def polish(scaled: Scaled, here: Vectors) -> tuple[Vectors, System, Array]:
+    """The point where the rows that bind at `here` are equations, their factors, and which bind.
+
+    A row binds if its price is larger than its slack. Multipliers of the others are 0. Proximal
+    steps on the KKT system of those rows: where it is singular they go to the nearest solution.
+    """
+    binds = here.z > jnp.maximum(scaled.h - scaled.rows(here.x), 0)
+    active = jnp.where(binds, scaled.there, 0)
+    least = Proximal.of(here.x.dtype)
+    rho, delta = jnp.full_like(scaled.cost, least.rho), jnp.full_like(scaled.cost, least.delta)
+    system = condense(scaled, rho, delta, active / delta)
+
+    def nearer(_, here):
+        left = measure(scaled, here, jnp.zeros_like(here.z))[1]
+        step = solve(scaled, system, left._replace(z=active * left.z), 1)
+        return here.plus(step._replace(z=active * step.z))
+
+    return lax.fori_loop(0, POLISHING, nearer, here._replace(z=active * here.z)), system, active
+
+
+CENTERING = 30  # Newton steps to a point of the central path, at most
+
+
+def center(scaled: Scaled, here: Vectors, product: Array) -> tuple[Vectors, System]:
+    """The point of the central path where price times slack is `product`, and its factors."""
+    there = scaled.there
+    least = Proximal.of(here.x.dtype)
+    rho, delta = jnp.full_like(scaled.cost, least.rho), jnp.full_like(scaled.cost, least.delta)
+    target = scaled.cost * product
+    side = jnp.sqrt(target)
+    room = scaled.h - scaled.rows(here.x)
+    s = jnp.where(there > 0, jnp.maximum(room, side), 1)
+    z = there * jnp.maximum(here.z, jnp.minimum(side, target / s))
+    eps = jnp.finfo(z.dtype).eps
+
+    def going(carry):
+        count, _, _, error = carry
+        return (count < CENTERING) & (error > eps**0.7)
+
+    def nearer(carry):
+        count, here, s, _ = carry
+        z, left = here.z, measure(scaled, here, s)[1]
+        safe = jnp.where(z > 0, z, 1)
+        system = condense(scaled, rho, delta, there / (s / safe + delta))
+        move = solve(scaled, system, left._replace(z=there * (left.z + s - target / safe)), 1)
+        ds = there * (left.z - scaled.rows(move.x) + delta * move.z)
+        step = jnp.minimum(_longest(s, ds, there), _longest(z, move.z, there))
+        step = jnp.minimum(1, BOUNDARY * step)
+        here = here.plus(jax.tree.map(lambda d: step * d, move))
+        s = jnp.where(there > 0, s + step * ds, 1)
+        left = measure(scaled, here, s)[1]
+        off = norm_inf(there * (s * here.z / target - 1))
+        return count + 1, here, s, jnp.maximum(left.largest(), off)
+
+    first = (jnp.int32(0), here._replace(z=z), s, jnp.full((), jnp.inf, z.dtype))
+    _, here, s, _ = lax.while_loop(going, nearer, first)
+    safe = jnp.where(here.z > 0, here.z, 1)
+    return here, condense(scaled, rho, delta, there / (s / safe + delta))

@@ -1,0 +1,264 @@
+"""The linear algebra of a program: equilibration, and one factorisation for each KKT system.
+
+    [[P + rho, A', C'], [A, -delta, 0], [C, 0, -1/w]] [x, y, z] = [a, b, c]
+
+C = [G; -I; I] holds the rows of all inequalities, of those the bounds as they are. With weights
+w in place of 1/w a row may be switched off (w = 0) or nearly an equation (w = 1/delta). What is
+factorised is the condensed matrix
+
+    H = P + rho + A'A / delta + C' diag(w) C,
+
+positive definite whatever P, A and C are; its rounding, which large w magnify, is refined away on
+the system above. Sources: Schwan, Jiang, Kuhn & Jones (2023); Ruiz (2001) for the equilibration.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.scipy.linalg import lu_factor, lu_solve, solve_triangular
+
+from ...core import Multipliers, Point, QuadraticProgram, static
+
+RUIZ_PASSES = 10
+
+
+class Vectors(NamedTuple):
+    """A point, a residual or a step of the system: one entry for each of its rows."""
+
+    x: Array  # (n,)
+    y: Array  # (m,)
+    z: Array  # (k,), of G, then of the lower, then of the upper bounds
+
+    def plus(self, other: "Vectors") -> "Vectors":
+        """The sum."""
+        return Vectors(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: "Vectors") -> "Vectors":
+        """The difference."""
+        return Vectors(*(a - b for a, b in zip(self, other, strict=True)))
+
+    def largest(self) -> Array:
+        """The largest absolute entry."""
+        parts = [jnp.max(jnp.abs(part)) for part in self if part.size]
+        return jnp.max(jnp.stack(parts))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """The program in units in which rows and columns of its KKT matrix have entries of about 1.
+
+    x = units.x * x_scaled, y = units.y * y_scaled / cost, z = units.z * z_scaled / cost; G x <= h
+    becomes units.z * G D x_scaled <= units.z * h. Absent parts have size 0, so that the code that
+    follows has no special cases.
+    """
+
+    P: Array | None  # (n, n), without the factor `cost`
+    q: Array
+    A: Array  # (m, n)
+    b: Array
+    G: Array  # (p, n)
+    h: Array  # (k,), right sides of all rows of C; 0 where infinite
+    there: Array  # (k,) 1 where the row has a finite side, else 0
+    units: Vectors
+    cost: Array  # factor of the objective
+    sides: tuple[bool, bool] = static()  # whether there are lower, upper bounds
+
+    def rows(self, x: Array) -> Array:
+        """C x."""
+        parts = [self.G @ x] if self.G.shape[0] else []
+        parts += [-x] * self.sides[0] + [x] * self.sides[1]
+        return _joined(parts, x)
+
+    def pull(self, z: Array) -> Array:
+        """C' z."""
+        g, low, high = self.split(z)
+        total = g @ self.G if self.G.shape[0] else jnp.zeros_like(self.q)
+        total = total if low is None else total - low
+        return total if high is None else total + high
+
+    def split(self, z: Array) -> tuple[Array, Array | None, Array | None]:
+        """What belongs to G, to lower and to upper bounds."""
+        p, n = self.G.shape
+        low = z[p : p + n] if self.sides[0] else None
+        return z[:p], low, z[z.shape[0] - n :] if self.sides[1] else None
+
+    def bend(self, x: Array) -> Array:
+        """P x, times the cost."""
+        return jnp.zeros_like(x) if self.P is None else self.cost * (self.P @ x)
+
+    def point(self, program: QuadraticProgram, v: Vectors) -> Point:
+        """In the units of the program."""
+        g, low, high = self.split(self.units.z * v.z / self.cost)
+        eq = None if program.A is None else self.units.y * v.y / self.cost
+        return Point(
+            self.units.x * v.x, Multipliers(eq, None if program.G is None else g, low, high)
+        )
+
+    def vectors(self, point: Point) -> Vectors:
+        """In the units of this."""
+        m = point.multipliers
+        y = jnp.zeros_like(self.b) if m.eq is None else m.eq * self.cost / self.units.y
+        z = _joined([part for part in m[1:] if part is not None], self.q)
+        return Vectors(point.x / self.units.x, y, z * self.cost / self.units.z)
+
+
+def scale(program: QuadraticProgram) -> Scaled:
+    """Ruiz: divide rows and columns by the root of their largest entry, some times over."""
+    P, q, A, b, G, h, lower, upper = program
+    n, dtype = q.shape[0], q.dtype
+    A = jnp.zeros((0, n), dtype) if A is None else A
+    b = jnp.zeros(0, dtype) if b is None else b
+    G = jnp.zeros((0, n), dtype) if G is None else G
+    h = jnp.zeros(0, dtype) if h is None else h
+
+    def pass_(_, units):
+        column, row, low = units
+        sizes = [jnp.zeros(n, dtype)]
+        rows, lows = row, low
+        if P is not None:
+            sizes.append(jnp.max(jnp.abs(P) * column, axis=1) * column)
+        if A.shape[0]:
+            inner = jnp.abs(A) * row[:, None] * column
+            sizes.append(jnp.max(inner, axis=0))
+            rows = row * _root(jnp.max(inner, axis=1))
+        if G.shape[0]:
+            inner = jnp.abs(G) * low[:, None] * column
+            sizes.append(jnp.max(inner, axis=0))
+            lows = low * _root(jnp.max(inner, axis=1))
+        largest = sizes[0]
+        for size in sizes[1:]:
+            largest = jnp.maximum(largest, size)
+        return column * _root(largest), rows, lows
+
+    one = (jnp.ones(n, dtype), jnp.ones(b.shape[0], dtype), jnp.ones(h.shape[0], dtype))
+    x, y, g = lax.fori_loop(0, RUIZ_PASSES, pass_, one)
+    curvature = None if P is None else x[:, None] * P * x
+    linear = x * q
+    size = jnp.max(jnp.abs(linear))
+    if curvature is not None:
+        size = jnp.maximum(size, jnp.mean(jnp.max(jnp.abs(curvature), axis=0)))
+    cost = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 1)
+    sides = [h] + [-s for s in (lower,) if s is not None] + [s for s in (upper,) if s is not None]
+    bounds = [1 / x] * (len(sides) - 1)
+    every, z = _joined(sides, q), _joined([g, *bounds], q)
+    there = jnp.isfinite(every)
+    return Scaled(
+        P=curvature,
+        q=linear,
+        A=y[:, None] * A * x,
+        b=y * b,
+        G=g[:, None] * G * x,
+        h=jnp.where(there, z * jnp.where(there, every, 0), 0),
+        there=there.astype(dtype),
+        units=Vectors(x, y, z),
+        cost=cost,
+        sides=(lower is not None, upper is not None),
+    )
+
+
+def _root(size: Array) -> Array:
+    """1 / sqrt(size), within limits; 1 for a row of zeros."""
+    return jnp.where(size > 0, lax.rsqrt(jnp.clip(jnp.where(size > 0, size, 1), 1e-8, 1e8)), 1)
+
+
+def _joined(parts: list[Array], like: Array) -> Array:
+    if not parts:
+        return jnp.zeros(0, like.dtype)
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+# -- the factorisation -----------------------------------------------------------------------------
+
+
+class System(NamedTuple):
+    """A KKT matrix and its factors: those of H, or of the matrix itself."""
+
+    rho: Array
+    delta: Array
+    weight: Array  # w (k,)
+    factor: Array  # L (n, n), lower, of H; or LU (n + m + p, n + m + p)
+    pivots: Array | None = None
+
+    def product(self, scaled: Scaled, v: Vectors) -> Vectors:
+        """The matrix times v; a row that is off gives C x."""
+        top = scaled.bend(v.x) + self.rho * v.x + v.y @ scaled.A + scaled.pull(v.z)
+        rows = scaled.rows(v.x) - _inverse(self.weight) * v.z
+        return Vectors(top, scaled.A @ v.x - self.delta * v.y, rows)
+
+
+def condense(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
+    """Cholesky of H: O(n^2 (m + p) + n^3 / 3). L is not finite where H is not safely definite."""
+    n = scaled.q.shape[0]
+    g, low, high = scaled.split(weight)
+    diagonal = jnp.full(n, rho)
+    diagonal = diagonal if low is None else diagonal + low
+    diagonal = diagonal if high is None else diagonal + high
+    matrix = jnp.diag(diagonal)
+    if scaled.P is not None:
+        matrix = matrix + scaled.cost * scaled.P
+    if scaled.A.shape[0]:
+        matrix = matrix + (scaled.A.T / delta) @ scaled.A
+    if scaled.G.shape[0]:
+        matrix = matrix + (scaled.G.T * g) @ scaled.G
+    factor = lax.linalg.cholesky(matrix, symmetrize_input=False)
+    return System(rho, delta, weight, factor)
+
+
+def augment(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
+    """LU of the matrix without bounds: O((n + m + p)^3), and no magnified rounding."""
+    n, m, dtype = scaled.q.shape[0], scaled.b.shape[0], scaled.q.dtype
+    g, low, high = scaled.split(weight)
+    diagonal = jnp.full(n, rho)
+    diagonal = diagonal if low is None else diagonal + low
+    diagonal = diagonal if high is None else diagonal + high
+    top = jnp.diag(diagonal)
+    top = top if scaled.P is None else top + scaled.cost * scaled.P
+    on = (g > 0).astype(dtype)
+    rows = jnp.concatenate([scaled.A, on[:, None] * scaled.G])
+    relax = jnp.concatenate([jnp.full(m, delta), jnp.where(g > 0, _inverse(g), 1)])
+    matrix = jnp.block([[top, rows.T], [rows, -jnp.diag(relax)]])
+    return System(rho, delta, weight, *lu_factor(matrix))
+
+
+def solve(scaled: Scaled, system: System, rhs: Vectors, refinements: int = 1) -> Vectors:
+    """The system's solution, refined `refinements` times."""
+    answer = solve_once(scaled, system, rhs)
+    for _ in range(refinements):
+        left = rhs.minus(system.product(scaled, answer))
+        answer = answer.plus(solve_once(scaled, system, left))
+    return answer
+
+
+def solve_once(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
+    """As exact as the factors are."""
+    by = _condensed if system.pivots is None else _augmented
+    return by(scaled, system, rhs)
+
+
+def _augmented(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
+    """By LU; the bounds are eliminated."""
+    n, m, p = scaled.q.shape[0], scaled.b.shape[0], scaled.G.shape[0]
+    g, _, _ = scaled.split(system.weight)
+    of_bounds = system.weight.at[:p].set(0)
+    top = rhs.x + scaled.pull(of_bounds * rhs.z)
+    right = jnp.concatenate([top, rhs.y, jnp.where(g > 0, rhs.z[:p], 0)])
+    x, y, z = jnp.split(lu_solve((system.factor, system.pivots), right), [n, n + m])
+    bounds = of_bounds * (scaled.rows(x) - rhs.z)
+    return Vectors(x, y, bounds.at[:p].set(z))
+
+
+def _condensed(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
+    """By elimination of y and z: as exact as the conditioning of H lets it be."""
+    top = rhs.x + (rhs.y / system.delta) @ scaled.A + scaled.pull(system.weight * rhs.z)
+    half = solve_triangular(system.factor, top, lower=True)
+    x = solve_triangular(system.factor, half, lower=True, trans=1)
+    y = (scaled.A @ x - rhs.y) / system.delta
+    return Vectors(x, y, system.weight * (scaled.rows(x) - rhs.z))
+
+
+def _inverse(weight: Array) -> Array:
+    return jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
