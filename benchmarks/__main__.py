@@ -26,6 +26,7 @@ if __name__ == "__main__":
         programs,
         smooth,
         solution_map,
+        sparse_programs,
         training,
     )
     from .cutest import command  # noqa: F401
