@@ -25,8 +25,8 @@ LANES = (256, 4096, 16384)
 TOL = 1e-8
 ASKED_OF_LOOPS = 1e-9  # of what has a tolerance, that all lanes get there
 SAMPLES = 5
-CAP = 40.0  # seconds: what would take longer is not run at that size
-LIMIT = 150.0  # seconds after which a call counts as hung
+CAP = 10.0  # seconds: what would take longer is not run at that size
+LIMIT = 90.0  # seconds after which a call counts as hung
 MEMORY = 1e9  # bytes: larger data are not made
 
 NOTES = """\

@@ -208,9 +208,8 @@ def _ours(batch: Batch, right: np.ndarray) -> list:
 
 
 def _proved(program):
-    solver = jol.ProximalInteriorPoint()
-    s = jol.solve_qp(*program, solver=solver)
-    return s.x, s.multipliers, s.status, s.steps, solver.proof(None, s.state, program)
+    s = jol.solve_qp(*program)
+    return s.x, s.multipliers, s.status, s.steps, s.state.proof
 
 
 def _peer(peer: Peer, batch: Batch, right: np.ndarray) -> list:

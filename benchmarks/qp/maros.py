@@ -1,7 +1,6 @@
 """The Maros-Meszaros test set (1999): who solves it to 1e-6 and to 1e-9, and how fast."""
 
 import argparse
-import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -45,8 +44,7 @@ class Job(NamedTuple):
 
     def path(self) -> pathlib.Path:
         peer = next(p for p in EVERYONE if p.name == self.peer)
-        version = importlib.metadata.version(peer.package)
-        slug = re.sub(r"[^a-zA-Z0-9.-]+", "_", f"{peer.name}-{version}-{self.tol:g}")
+        slug = re.sub(r"[^a-zA-Z0-9.-]+", "_", f"{peer.name}-{peer.version}-{self.tol:g}")
         return CACHE / self.problem / f"{slug}.json"
 
 
@@ -92,8 +90,8 @@ def _solved(job: Job, peer: Peer, home: pathlib.Path, tell: Any) -> dict:
     run = peer.make(program, job.tol)
     ready = time.perf_counter() - begin
     tell.send((job, "solve"))
-    spent = []
-    while sum(spent) < 0.1 and len(spent) < 5:
+    spent = []  # of at least two calls where they are short
+    while len(spent) < 2 and sum(spent) < 2 or sum(spent) < 0.1 and len(spent) < 5:
         begin = time.perf_counter()
         answer = run()
         spent.append(time.perf_counter() - begin)
@@ -203,7 +201,7 @@ def maros(quick: bool) -> list[str]:
         tol: [n for n in names if not _passed(read(Job(n, OURS.name, tol)), tol)] for tol in TOLS
     }
     missed = [f"- Ours misses at {tol:g}: {', '.join(lacks[tol]) or 'none'}" for tol in TOLS]
-    versions = {p.package: importlib.metadata.version(p.package) for p in EVERYONE}
+    versions = {p.package: p.version for p in EVERYONE if p.package}
     made = ", ".join(f"{package} {version}" for package, version in versions.items())
     notes = NOTES.format(count=len(names), cap=CAP, shift=SHIFT)
     return [notes, summary(names, EVERYONE), "\n".join(missed), f"{made}."]

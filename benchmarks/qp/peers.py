@@ -7,6 +7,7 @@ of the solver and compiling, is in `make`; setting the solver up and solving is 
 
 import dataclasses
 import functools
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,15 @@ STEPS = 1000  # of interior points; first-order methods get 10 or 100 times as m
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A named `make`, and the package whose version it has."""
+    """A named `make`, and the package it comes from; of ours none."""
 
     name: str
     make: Callable[[Program, float], Run]
-    package: str
+    package: str = ""
+
+    @property
+    def version(self) -> str:
+        return importlib.metadata.version(self.package) if self.package else "here"
 
 
 def _sparse(matrix: Any) -> Any:
@@ -80,7 +85,7 @@ def _ours(program, tol):
 
     def run():
         s = jax.block_until_ready(solve(data))
-        m = s.multipliers
+        m = jax.device_get(s.multipliers)
         y, w = np.zeros(len(equal)), np.zeros(len(q))
         if m.eq is not None:
             y[equal] = m.eq
@@ -334,7 +339,7 @@ def _highs(program, tol):
     return run
 
 
-OURS = Peer("ours", _ours, "jaxopt_lite")
+OURS = Peer("ours", _ours)
 PIQP = Peer("PIQP dense", _piqp("DenseSolver", _fortran), "piqp")
 PROXQP = Peer("ProxQP dense", _proxqp, "proxsuite")
 DAQP = Peer("DAQP", _daqp, "daqp")

@@ -10,7 +10,7 @@ import scipy.io
 import scipy.sparse as sp
 
 FOLDER = "MAROS_MESZAROS"
-INFINITY = 1e20
+INFINITY = 1e19  # the files have 1e20, some a little less
 
 
 class Program(NamedTuple):
