@@ -18,8 +18,8 @@ import scipy.sparse as sp
 
 from .harness import benchmark, table
 
-LIMIT = {"transport": 300.0}  # seconds for a process
-USUAL = 50.0
+LIMIT = {"transport": 180.0}  # seconds for a process
+USUAL = 30.0
 
 NOTES = """\
 *Asked*: the tolerance given to the solver, relative, in the infinity norm; HiGHS has its own defaults, 1e-7. *Error*: the

@@ -29,6 +29,9 @@ INNER = 64  # iterations a step
 RUIZ = 10  # rounds of equilibration
 POWER = 40  # power iterations before the first step; one more in each
 MARGIN = 0.99  # of the longest step that theory allows, for what power iteration misses
+CAUTION = 0.2  # of the longest step that a move allows, where that is more; 1 does not converge
+LONGEST = 10  # times the safe step
+TRUST = 8  # steps without progress, after which lengths are safe: rays need that they are constant
 # Restarts: when the fixed-point residual has fallen to SUFFICIENT of that at the anchor, or to
 # NECESSARY and grows again, or after ARTIFICIAL of all iterations so far.
 SUFFICIENT, NECESSARY, ARTIFICIAL = 0.2, 0.8, 0.2
@@ -45,10 +48,11 @@ class Rows(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """z = (x, y), or a difference of two."""
+    """z = (x, y) and the product Kx, scaled; or a difference of two."""
 
     x: Array
     y: Rows
+    product: Rows
 
 
 class Scaling(NamedTuple):
@@ -95,6 +99,7 @@ class PDHGState(NamedTuple):
     anchor: Pair
     inner: Array  # iterations since the anchor
     total: Array
+    length: Array  # of the next step
     anchored: Array  # ||z - T(z)|| at the anchor
     last: Array  # and after the last step
     balance: Balance
@@ -115,8 +120,10 @@ class PDHG(ProgramSolver):
     docstring, which does not expand ||z||_M^2 = ||x||^2/tau + ||y||^2/sigma - 2 y'Kx; M's norm of
     z - T(z) decides when z_0 is renewed. Linear programs and those with a diagonal P (the proximal
     step then takes it exactly) have tau sigma ||K||^2 = 1 and rho = 1; any other P shortens tau to
-    1 / (omega ||K|| + ||P||), and rho to 1/2. Arrays and BCOO are equilibrated by Ruiz and
-    Pock-Chambolle; operators (`shape`, `@`, `T`) are taken as they are: scale them well.
+    1 / (omega ||K|| + ||P||), and rho to 1/2. Steps are longer where moves are far from the
+    singular vectors of ||K||: that part has no theory, and halves the iterations on transport.
+    Arrays and BCOO are equilibrated by Ruiz and Pock-Chambolle; operators (`shape`, `@`, `T`) are
+    taken as they are: scale them well.
 
     Cost: a product with K, K' and P each an iteration; about twelve vectors of memory. Linear
     convergence, at a rate set by the conditioning: 1e-4 comes soon, 1e-8 perhaps never. Residuals
@@ -126,7 +133,7 @@ class PDHG(ProgramSolver):
 
     Source: Chambolle & Pock (2011); Condat (2013) for P; Applegate et al. (2021, PDLP) for scaling
     and restarts, (2024) for rays; Lu & Yang (2024, r2HPDHG) for anchor and reflection; Lu, Peng &
-    Yang (2025, cuPDLPx) for the controller.
+    Yang (2025, cuPDLPx) for the controller; Lu et al. (2024, MPAX) for the lengths.
     """
 
     tol: ArrayLike | None = None
@@ -141,7 +148,8 @@ class PDHG(ProgramSolver):
         data = Scaled(program, scaling, exact)
         m = point.multipliers
         y = jax.tree.map(jnp.divide, Rows(m.eq, m.ineq), scaling.rows)
-        z = Pair(data.clip(point.x / scaling.columns), y)
+        x = data.clip(point.x / scaling.columns)
+        z = Pair(x, y, data.forward(x))
         zero, infinite = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
         any_vector = jax.random.normal(jax.random.key(0), point.x.shape, dtype)
         power = Power(any_vector, any_vector, zero, zero)
@@ -160,6 +168,7 @@ class PDHG(ProgramSolver):
             anchor=z,
             inner=jnp.int32(0),
             total=jnp.int32(0),
+            length=zero,
             anchored=infinite,
             last=infinite,
             balance=Balance(omega, zero, omega, infinite),
@@ -174,8 +183,9 @@ class PDHG(ProgramSolver):
         """64 iterations; then residuals, rays, and whether to restart."""
         data = Scaled(program, state.scaling, state.exact)
         power = data.power(state.power)
-        sizes = _sizes(power, state.balance.omega)
-        anchor, dtype = state.anchor, state.z.x.dtype
+        anchor, omega, dtype = state.anchor, state.balance.omega, state.z.x.dtype
+        safe = MARGIN / jnp.where(power.stretch > 0, power.stretch, 1)
+        sizes = _sizes(safe, omega, power.bend)
 
         def halpern(k: Array, z: Pair, image: Pair) -> Pair:
             weight = ((k + 1) / (k + 2)).astype(dtype)
@@ -184,16 +194,29 @@ class PDHG(ProgramSolver):
                 z, image, anchor,
             )  # fmt: skip
 
-        image = data.iterate(state.z, sizes)
-        first = data.distance(state.z, image, sizes)
+        def iteration(i: Array, carry: tuple[Pair, Array, Array]) -> tuple[Pair, Array, Array]:
+            z, k, length = carry
+            image = data.iterate(z, _sizes(length, omega, power.bend))
+            limit = CAUTION * _limit(z, image, omega)
+            accept = (length <= limit) | (length <= safe)
+            age = (state.total + i + 2).astype(dtype)
+            shorter, longer = (1 - age**-0.4) * limit, (1 + age**-0.8) * length
+            z = jax.tree.map(lambda new, old: jnp.where(accept, new, old), halpern(k, z, image), z)
+            return (
+                z,
+                k + accept.astype(k.dtype),
+                jnp.clip(jnp.minimum(shorter, longer), safe, longest),
+            )
+
+        # Restarts compare norms, which must all be of steps of the safe length.
+        first = data.distance(state.z, data.iterate(state.z, sizes), sizes)
         anchored = jnp.where(state.inner == 0, first, state.anchored)
-        z = halpern(state.inner, state.z, image)
-        z = lax.fori_loop(
-            1, INNER - 1, lambda i, z: halpern(state.inner + i, z, data.iterate(z, sizes)), z
-        )
+        longest = jnp.where(state.idle < TRUST, LONGEST * safe, safe)
+        begin = (state.z, state.inner, jnp.clip(state.length, safe, longest))
+        z, inner, length = lax.fori_loop(0, INNER - 1, iteration, begin)
         image = data.iterate(z, sizes)
         now = data.distance(z, image, sizes)
-        inner, total = state.inner + INNER - 1, state.total + INNER
+        total = state.total + INNER
 
         report, relative, gap = self._measured(program, data.point(image))
         restart = (now <= SUFFICIENT * anchored) | (
@@ -231,6 +254,7 @@ class PDHG(ProgramSolver):
             anchor=anchor,
             inner=inner,
             total=total,
+            length=length,
             anchored=anchored,
             last=last,
             balance=balance,
@@ -355,16 +379,18 @@ class Scaled(NamedTuple):
         """T(z)."""
         slope = self.curve(z.x) - self.exact * z.x + self.cost + self.back(z.y)
         x = self.clip((z.x - sizes.tau * slope) / (1 + sizes.tau * self.exact))
-        ahead = self.forward(2 * x - z.x)
-        y = jax.tree.map(lambda y, k, b: y + sizes.sigma * (k - b), z.y, ahead, self.sides)
-        return Pair(x, y._replace(ineq=None if y.ineq is None else jnp.maximum(y.ineq, 0)))
+        product = self.forward(x)
+        y = jax.tree.map(
+            lambda y, new, old, side: y + sizes.sigma * (2 * new - old - side),
+            z.y, product, z.product, self.sides,
+        )  # fmt: skip
+        return Pair(x, y._replace(ineq=None if y.ineq is None else jnp.maximum(y.ineq, 0)), product)
 
     def distance(self, z: Pair, image: Pair, sizes: Sizes) -> Array:
         """||z - image|| in the norm M."""
         move = jax.tree.map(jnp.subtract, z, image)
         square = jnp.vdot(move.x, move.x) / sizes.tau + _squares(move.y) / sizes.sigma
-        cross = jax.tree.map(jnp.vdot, move.y, self.forward(move.x))
-        return jnp.sqrt(jnp.maximum(square - 2 * sum(jax.tree.leaves(cross)), 0))
+        return jnp.sqrt(jnp.maximum(square - 2 * _cross(move), 0))
 
     def power(self, power: Power) -> Power:
         """One more power iteration on each matrix."""
@@ -378,24 +404,39 @@ class Scaled(NamedTuple):
 
     def unscaled(self, z: Pair) -> Pair:
         """The pair in the variables of the program."""
-        return Pair(self.scaling.columns * z.x, _scale(self.scaling.rows, z.y))
+        product = jax.tree.map(jnp.divide, z.product, self.scaling.rows)
+        return Pair(self.scaling.columns * z.x, _scale(self.scaling.rows, z.y), product)
 
     def point(self, z: Pair) -> Point:
         """The same as a point, within the bounds in spite of rounding."""
-        x, y = self.unscaled(z)
+        x, y, _ = self.unscaled(z)
         x = jnp.clip(x, self.program.lower, self.program.upper)
         return Point(x, Multipliers(y.eq, y.ineq))
 
 
-def _sizes(power: Power, omega: Array) -> Sizes:
-    """The longest steps that keep T averaged, and the reflection that keeps it nonexpansive.
+def _sizes(length: Array, omega: Array, bend: Array) -> Sizes:
+    """Sizes of a step, and the reflection that keeps T nonexpansive when length ||K|| <= 1.
 
     1/tau - sigma ||K||^2 >= ||P|| makes the gradient of P cocoercive with constant one in the norm
     M, T averaged with 2/3, and T + (T - z) / 2 nonexpansive. Source: Condat (2013), theorem 3.1.
     """
-    norm = jnp.where(power.stretch > 0, power.stretch, 1) / MARGIN
-    tau = 1 / (omega * norm + power.bend / MARGIN)
-    return Sizes(tau, omega / norm, jnp.where(power.bend > 0, 0.5, 1.0).astype(tau.dtype))
+    tau = 1 / (omega / length + bend / MARGIN)
+    return Sizes(tau, omega * length, jnp.where(bend > 0, 0.5, 1.0).astype(tau.dtype))
+
+
+def _limit(z: Pair, image: Pair, omega: Array) -> Array:
+    """The longest step that this move allows, at least 1 / ||K||. Applegate et al. (2021), 3.1."""
+    move = jax.tree.map(jnp.subtract, z, image)
+    square = omega * jnp.vdot(move.x, move.x) + _squares(move.y) / omega
+    cross = 2 * jnp.abs(_cross(move))
+    far = jnp.asarray(jnp.finfo(square.dtype).max ** 0.25, square.dtype)
+    return jnp.where(cross > 0, jnp.minimum(square / jnp.where(cross > 0, cross, 1), far), far)
+
+
+def _cross(move: Pair) -> Array:
+    """The product y'Kx."""
+    products = jax.tree.leaves(jax.tree.map(jnp.vdot, move.y, move.product))
+    return sum(products, start=jnp.zeros((), move.x.dtype))
 
 
 def _rebalanced(balance: Balance, anchor: Pair, z: Pair, residuals: Residuals) -> Balance:
