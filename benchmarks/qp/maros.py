@@ -71,7 +71,9 @@ def _work(jobs: Sequence[Job], home: pathlib.Path, tell: Any) -> None:
     warnings.simplefilter("ignore")
     jax.config.update("jax_enable_x64", True)
     everyone = {peer.name: peer for peer in EVERYONE}
-    for job in jobs:
+    for before, job in zip([None, *jobs], jobs, strict=False):
+        if before is not None and before[:2] != job[:2]:
+            jax.clear_caches()
         tell.send((job, "getting ready"))
         try:
             _write(job, _solved(job, everyone[job.peer], home, tell))
@@ -79,7 +81,6 @@ def _work(jobs: Sequence[Job], home: pathlib.Path, tell: Any) -> None:
             raise
         except Exception as error:  # what a peer raises on a problem is its answer
             _write(job, {"failure": f"{type(error).__name__}: {error}"[:200]})
-        jax.clear_caches()
     tell.send(None)
 
 
@@ -91,7 +92,7 @@ def _solved(job: Job, peer: Peer, home: pathlib.Path, tell: Any) -> dict:
     ready = time.perf_counter() - begin
     tell.send((job, "solve"))
     spent = []  # of at least two calls where they are short
-    while len(spent) < 2 and sum(spent) < 2 or sum(spent) < 0.1 and len(spent) < 5:
+    while (len(spent) < 2 and sum(spent) < 2) or (sum(spent) < 0.1 and len(spent) < 5):
         begin = time.perf_counter()
         answer = run()
         spent.append(time.perf_counter() - begin)

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from .programs import Answer, Program
 
 Run = Callable[[], Answer]
-STEPS = 1000  # of interior points; first-order methods get 10 or 100 times as many
+STEPS = 1000  # of interior points; first-order methods get 100 times as many, JAXopt 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +62,13 @@ def _equal_and_other(p: Program) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _solve(tol):
+def _solve():
+    """Compiled once for all programs of the same shapes."""
     import jax
 
     import jaxopt_lite as jol
 
-    return jax.jit(lambda program: jol.solve_qp(*program, tol=tol))
+    return jax.jit(lambda program, tol: jol.solve_qp(*program, tol=tol))
 
 
 def _ours(program, tol):
@@ -78,13 +79,12 @@ def _ours(program, tol):
     P, q, rows, *sides = program
     P = None if P is None else _dense(P)
     data = jol.QuadraticProgram.from_rows(P, q, _dense(rows), *sides)
-    solve = _solve(tol)  # compiled once for programs of the same shapes
-    jax.block_until_ready(solve(data))
+    jax.block_until_ready(_solve()(data, tol))
     equal = program.least == program.most
     above, below = ~equal & np.isfinite(program.most), ~equal & np.isfinite(program.least)
 
     def run():
-        s = jax.block_until_ready(solve(data))
+        s = jax.block_until_ready(_solve()(data, tol))
         m = jax.device_get(s.multipliers)
         y, w = np.zeros(len(equal)), np.zeros(len(q))
         if m.eq is not None:
@@ -128,7 +128,7 @@ def _jaxopt(program, tol):
     rows = np.vstack([_dense(program.rows), np.eye(n)])
     low = np.concatenate([program.least, program.lower])
     high = np.concatenate([program.most, program.upper])
-    solver = jaxopt.BoxOSQP(tol=tol, maxiter=10 * STEPS, eq_qp_solve="lu")
+    solver = jaxopt.BoxOSQP(tol=tol, maxiter=4 * STEPS, eq_qp_solve="lu")
     data = ((_dense(_curvature(program)), program.q), rows, (low, high))
     call = lambda objective, rows, sides: solver.run(None, objective, rows, sides)
     solve = jax.jit(call).lower(*data).compile()
