@@ -13,7 +13,7 @@ from .solve import (
     psd_solve,
     spectrum,
 )
-from .trees import Form, choose, norm_inf, once, safe_norm
+from .trees import Form, choose, norm_inf, once, rarely, safe_norm
 
 __all__ = [
     "KKT",
@@ -34,6 +34,7 @@ __all__ = [
     "once",
     "psd_factor",
     "psd_solve",
+    "rarely",
     "safe_norm",
     "spectrum",
 ]

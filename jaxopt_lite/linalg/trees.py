@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,6 +92,22 @@ def once(condition: Array) -> Array:
     (`lax.optimization_barrier` is gone before XLA fuses.)
     """
     return lax.sqrt(condition.astype(jnp.float32)) > 0.5
+
+
+def rarely(needed: Array, compute: Callable, operands: PyTree, otherwise: PyTree) -> PyTree:
+    """`compute(*operands)` where `needed`, else `otherwise`; in a batch, run if any lane needs it.
+
+    Under `vmap` both branches of `lax.cond` are computed always. This is a loop of no or one turn,
+    whose body changes its operands: XLA would take out of it what does not depend on the turn, and
+    compute that always.
+    """
+
+    def turn(carry: tuple) -> tuple:
+        given = carry[1]
+        return jnp.zeros_like(needed), jax.tree.map(jnp.zeros_like, given), compute(*given)
+
+    start = (needed, operands, otherwise)
+    return lax.while_loop(lambda carry: carry[0], turn, start)[2]
 
 
 def norm_inf(vector: Array | None) -> Array:

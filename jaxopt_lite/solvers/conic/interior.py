@@ -23,16 +23,16 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ...core import QuadraticProgram, Report, Residuals, Status
-from ...linalg import choose, norm_inf, once, spectrum
+from ...linalg import choose, norm_inf, once, rarely, spectrum
 from .base import ProgramSolver, Proof, program_solver
-from .system import Scaled, System, Vectors, augment, condense, scale, solve
+from .system import Scaled, System, Vectors, augment, condense, scale, solve, solve_once
 
 BOUNDARY = 0.995  # part of the way to the boundary that a step may go
 FASTEST = 0.1  # factor by which the proximal terms fall in a step
-SMALL = 0.1  # part of a residual that rounding may leave of it before LU takes over
+SMALL = 1e-3  # part of a residual, or of the tolerance, to which systems are refined,
+RESCUE = 100  # times that: LU takes over
 IDLE = 4  # or steps without progress before it does
 PATIENCE = 20  # steps without progress before STALLED
-REFINEMENTS = (1, 2)  # of predictor and corrector
 POLISHING = 4  # proximal steps on the active set
 
 
@@ -138,34 +138,34 @@ class ProximalInteriorPoint(ProgramSolver):
         left = choose(first, origin, state.left)
         z, s = choose(first, (scaled.there, ones), (state.here.z, state.slack))
 
-        step = newton(scaled, z, s, left, state.rho, state.delta, condense)
-        whole = state.whole | (state.idle > IDLE) | self._inexact(scaled, step.miss, left)
+        goal = self._goal(scaled, left)
+        step = newton(scaled, z, s, left, goal, state.rho, state.delta, first, condense)
+        rest = zip(step.miss, goal, strict=True)
+        exact = [jnp.all(jnp.abs(miss) <= RESCUE * fine) for miss, fine in rest]  # NaN is not
+        whole = state.whole | (state.idle > IDLE) | ~(exact[0] & exact[1] & exact[2])
         small = jnp.full_like(state.rho, least.whole)
 
-        def by_lu(carry):
-            return jnp.array(False), newton(scaled, z, s, left, small, small, augment)
+        def by_lu(z, s, left):
+            return newton(scaled, z, s, left, goal, small, small, first, augment)
 
-        _, step = lax.while_loop(lambda carry: carry[0], by_lu, (once(whole), step))
-
+        step = rarely(once(whole), by_lu, (z, s, left), step)
         x, y = choose(first, (0.0, 0.0), (state.here.x, state.here.y))
         moved = Vectors(
             x + step.primal * step.move.x, y + step.dual * step.move.y, z + step.dual * step.move.z
         )
         slack = jnp.where(scaled.there > 0, s + step.primal * step.slack, 1)
-        moved, slack = choose(first, _start(scaled, step.affine), (moved, slack))
+        moved, slack = choose(first, _start(scaled, step.move), (moved, slack))
         fine = once(jnp.isfinite(moved.largest()) & jnp.all(jnp.isfinite(slack)))
         here, slack = choose(fine, (moved, slack), (state.here, state.slack))
         state = state._replace(here=here, slack=slack, whole=whole, begun=state.begun | fine)
         return _judged(state, program)
 
-    def _inexact(self, scaled: Scaled, miss: Vectors, left: Vectors) -> Array:
-        """Whether a residual is left that the tolerance forbids and that hardly fell."""
+    def _goal(self, scaled: Scaled, left: Vectors) -> Vectors:
+        """What the solution of a Newton system may leave of the residuals it is to remove."""
         tol = Proximal.of(scaled.q.dtype).ray if self.tol is None else self.tol
-        units = Vectors(1 / (scaled.cost * scaled.units.x), 1 / scaled.units.y, 1 / scaled.units.z)
-        rows = zip(miss, left, units, strict=True)
-        sizes = [(norm_inf(unit * rest), norm_inf(unit * had)) for rest, had, unit in rows]
-        counts = [(rest > 0.1 * tol) & (rest > SMALL * had) for rest, had in sizes]
-        return jnp.any(jnp.stack(counts)) | ~jnp.isfinite(miss.largest())
+        units = Vectors(scaled.cost * scaled.units.x, scaled.units.y, scaled.units.z)
+        rows = zip(units, left, strict=True)
+        return Vectors(*(SMALL * jnp.maximum(tol * unit, norm_inf(had)) for unit, had in rows))
 
     def report(self, problem, state, program):
         """The best point so far."""
@@ -193,8 +193,7 @@ class ProximalInteriorPoint(ProgramSolver):
 class Step(NamedTuple):
     """Mehrotra's step, and how far it may go."""
 
-    affine: Vectors  # the predictor
-    move: Vectors  # the corrector
+    move: Vectors
     slack: Array  # and its change of s
     primal: Array  # lengths
     dual: Array
@@ -206,34 +205,38 @@ def newton(
     z: Array,
     s: Array,
     left: Vectors,
+    goal: Vectors,
     rho: Array,
     delta: Array,
+    first: Array,
     factorise: Callable[[Scaled, Array, Array, Array], System],
 ) -> Step:
-    """Predictor and corrector with one factorisation."""
+    """Predictor and corrector with one factorisation; the predictor alone where `first`."""
     there = scaled.there
     count = jnp.maximum(jnp.sum(there), 1)
     mu = jnp.vdot(there * s, z) / count
     safe = jnp.where(z > 0, z, 1)
     system = factorise(scaled, rho, delta, there / (s / safe + delta))
 
-    def towards(target: Array, refinements: int):
-        """The step to s z = target."""
+    def turn(i, carry):
+        """To s z = target, which is 0 first, and then what that step makes attainable."""
+        target = carry[0]
         rhs = left._replace(z=there * (left.z + s - target / safe))
-        move = solve(scaled, system, rhs, refinements)
-        return rhs, move, there * (left.z - scaled.rows(move.x) + delta * move.z)
+        rough = jax.tree.map(lambda fine: jnp.where(i == 0, jnp.inf, fine), goal)
+        move, miss = solve(scaled, system, rhs, rough)
+        ds = there * (left.z - scaled.rows(move.x) + delta * move.z)
+        ahead_s = s + _longest(s, ds, there) * ds
+        ahead = jnp.vdot(there * ahead_s, z + _longest(z, move.z, there) * move.z) / count
+        sigma = jnp.clip(ahead / jnp.where(mu > 0, mu, 1), 0, 1) ** 3
+        return jnp.where(first, 0, sigma * mu - ds * move.z), miss, move, ds
 
-    _, affine, ds = towards(jnp.zeros_like(s), REFINEMENTS[0])
-    ahead_s = s + _longest(s, ds, there) * ds
-    ahead = jnp.vdot(there * ahead_s, z + _longest(z, affine.z, there) * affine.z) / count
-    sigma = jnp.clip(ahead / jnp.where(mu > 0, mu, 1), 0, 1) ** 3
-    rhs, move, ds = towards(sigma * mu - ds * affine.z, REFINEMENTS[1])
+    still, nothing = jnp.zeros_like(s), jax.tree.map(jnp.zeros_like, left)
+    _, miss, move, ds = lax.fori_loop(0, 2, turn, (still, nothing, nothing, still))
     primal = jnp.minimum(1, BOUNDARY * _longest(s, ds, there))
     dual = jnp.minimum(1, BOUNDARY * _longest(z, move.z, there))
     if scaled.P is not None:
         primal = dual = jnp.minimum(primal, dual)
-    miss = rhs.minus(system.product(scaled, move))
-    return Step(affine, move, ds, primal, dual, miss._replace(z=there * miss.z))
+    return Step(move, ds, primal, dual, miss)
 
 
 def _longest(v: Array, dv: Array, there: Array) -> Array:
@@ -348,11 +351,10 @@ def _curvature(scaled: Scaled) -> tuple[Array, Array]:
     factor = lax.linalg.cholesky(shifted, symmetrize_input=False)
     convex = once(jnp.all(jnp.isfinite(jnp.diagonal(factor))))
 
-    def look(carry):
-        return jnp.array(True), scaled.units.x * spectrum(matrix).vectors[:, 0]
+    def look(matrix):
+        return scaled.units.x * spectrum(matrix).vectors[:, 0]
 
-    _, direction = lax.while_loop(lambda carry: ~carry[0], look, (convex, still))
-    return convex, direction
+    return convex, rarely(~convex, look, (matrix,), still)
 
 
 # -- the active set --------------------------------------------------------------------------------
@@ -372,7 +374,7 @@ def polish(scaled: Scaled, here: Vectors) -> tuple[Vectors, System, Array]:
 
     def nearer(_, here):
         left = measure(scaled, here, jnp.zeros_like(here.z))[1]
-        step = solve(scaled, system, left._replace(z=active * left.z), 1)
+        step = solve_once(scaled, system, left._replace(z=active * left.z))
         return here.plus(step._replace(z=active * step.z))
 
     return lax.fori_loop(0, POLISHING, nearer, here._replace(z=active * here.z)), system, active
@@ -402,7 +404,8 @@ def center(scaled: Scaled, here: Vectors, product: Array) -> tuple[Vectors, Syst
         z, left = here.z, measure(scaled, here, s)[1]
         safe = jnp.where(z > 0, z, 1)
         system = condense(scaled, rho, delta, there / (s / safe + delta))
-        move = solve(scaled, system, left._replace(z=there * (left.z + s - target / safe)), 1)
+        rhs = left._replace(z=there * (left.z + s - target / safe))
+        move, _ = solve(scaled, system, rhs, jax.tree.map(jnp.zeros_like, rhs))
         ds = there * (left.z - scaled.rows(move.x) + delta * move.z)
         step = jnp.minimum(_longest(s, ds, there), _longest(z, move.z, there))
         step = jnp.minimum(1, BOUNDARY * step)

@@ -22,7 +22,9 @@ from jax.scipy.linalg import lu_factor, lu_solve, solve_triangular
 
 from ...core import Multipliers, Point, QuadraticProgram, static
 
-RUIZ_PASSES = 10
+RUIZ_PASSES = 10  # at most
+REFINEMENTS = 3  # of a solve, at most
+EVEN = 0.5  # largest entries of rows and columns above which, with their inverse below, it ends
 
 
 class Vectors(NamedTuple):
@@ -62,6 +64,7 @@ class Scaled:
     b: Array
     G: Array  # (p, n)
     h: Array  # (k,), right sides of all rows of C; 0 where infinite
+    squares: Array  # A'A (n, n), which no step changes
     there: Array  # (k,) 1 where the row has a finite side, else 0
     units: Vectors
     cost: Array  # factor of the objective
@@ -115,27 +118,29 @@ def scale(program: QuadraticProgram) -> Scaled:
     G = jnp.zeros((0, n), dtype) if G is None else G
     h = jnp.zeros(0, dtype) if h is None else h
 
-    def pass_(_, units):
+    def largest(units):
+        """The largest entries of columns and rows in these units."""
         column, row, low = units
-        sizes = [jnp.zeros(n, dtype)]
-        rows, lows = row, low
+        inner_A, inner_G = jnp.abs(A) * row[:, None] * column, jnp.abs(G) * low[:, None] * column
+        of_column = jnp.maximum(
+            jnp.max(inner_A, axis=0, initial=0), jnp.max(inner_G, axis=0, initial=0)
+        )
         if P is not None:
-            sizes.append(jnp.max(jnp.abs(P) * column, axis=1) * column)
-        if A.shape[0]:
-            inner = jnp.abs(A) * row[:, None] * column
-            sizes.append(jnp.max(inner, axis=0))
-            rows = row * _root(jnp.max(inner, axis=1))
-        if G.shape[0]:
-            inner = jnp.abs(G) * low[:, None] * column
-            sizes.append(jnp.max(inner, axis=0))
-            lows = low * _root(jnp.max(inner, axis=1))
-        largest = sizes[0]
-        for size in sizes[1:]:
-            largest = jnp.maximum(largest, size)
-        return column * _root(largest), rows, lows
+            of_column = jnp.maximum(of_column, jnp.max(jnp.abs(P) * column, axis=1) * column)
+        return of_column, jnp.max(inner_A, axis=1, initial=0), jnp.max(inner_G, axis=1, initial=0)
+
+    def uneven(carry):
+        count, _, sizes = carry
+        off = [jnp.any((size > 0) & ((size < EVEN) | (size > 1 / EVEN))) for size in sizes]
+        return (count < RUIZ_PASSES) & (off[0] | off[1] | off[2])
+
+    def divide(carry):
+        count, units, sizes = carry
+        units = tuple(unit * _root(size) for unit, size in zip(units, sizes, strict=True))
+        return count + 1, units, largest(units)
 
     one = (jnp.ones(n, dtype), jnp.ones(b.shape[0], dtype), jnp.ones(h.shape[0], dtype))
-    x, y, g = lax.fori_loop(0, RUIZ_PASSES, pass_, one)
+    _, (x, y, g), _ = lax.while_loop(uneven, divide, (jnp.int32(0), one, largest(one)))
     curvature = None if P is None else x[:, None] * P * x
     linear = x * q
     size = jnp.max(jnp.abs(linear))
@@ -146,10 +151,12 @@ def scale(program: QuadraticProgram) -> Scaled:
     bounds = [1 / x] * (len(sides) - 1)
     every, z = _joined(sides, q), _joined([g, *bounds], q)
     there = jnp.isfinite(every)
+    rows = y[:, None] * A * x
     return Scaled(
         P=curvature,
         q=linear,
-        A=y[:, None] * A * x,
+        A=rows,
+        squares=rows.T @ rows,
         b=y * b,
         G=g[:, None] * G * x,
         h=jnp.where(there, z * jnp.where(there, every, 0), 0),
@@ -201,7 +208,7 @@ def condense(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
     if scaled.P is not None:
         matrix = matrix + scaled.cost * scaled.P
     if scaled.A.shape[0]:
-        matrix = matrix + (scaled.A.T / delta) @ scaled.A
+        matrix = matrix + scaled.squares / delta
     if scaled.G.shape[0]:
         matrix = matrix + (scaled.G.T * g) @ scaled.G
     factor = lax.linalg.cholesky(matrix, symmetrize_input=False)
@@ -224,13 +231,28 @@ def augment(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
     return System(rho, delta, weight, *lu_factor(matrix))
 
 
-def solve(scaled: Scaled, system: System, rhs: Vectors, refinements: int = 1) -> Vectors:
-    """The system's solution, refined `refinements` times."""
-    answer = solve_once(scaled, system, rhs)
-    for _ in range(refinements):
-        left = rhs.minus(system.product(scaled, answer))
-        answer = answer.plus(solve_once(scaled, system, left))
-    return answer
+def solve(scaled: Scaled, system: System, rhs: Vectors, goal: Vectors) -> tuple[Vectors, Vectors]:
+    """The system's solution, refined until what is left of `rhs` is below `goal`; and that."""
+    off = (system.weight > 0).astype(scaled.q.dtype)
+
+    def left(answer):
+        rest = rhs.minus(system.product(scaled, answer))
+        return rest._replace(z=off * rest.z)
+
+    def going(carry):
+        count, _, rest = carry
+        large = [jnp.any(jnp.abs(r) > g) for r, g in zip(rest, goal, strict=True)]
+        return (count < 0) | ((count < REFINEMENTS) & (large[0] | large[1] | large[2]))
+
+    def refine(carry):
+        count, answer, rest = carry
+        answer = answer.plus(solve_once(scaled, system, rest))
+        return count + 1, answer, left(answer)
+
+    zero = jax.tree.map(jnp.zeros_like, rhs)
+    first = (jnp.int32(-1), zero, rhs)
+    _, answer, rest = lax.while_loop(going, refine, first)
+    return answer, rest
 
 
 def solve_once(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
