@@ -21,7 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from ...core import Implicit, Multipliers, Point, QuadraticProgram
 from ...core.implicit import linear_solve
 from ...linalg import minres
-from .system import Vectors, solve_once
+from .system import Vectors, solve
 
 PASSES = 4  # proximal steps of a linear solve
 
@@ -108,7 +108,7 @@ def _by_factors(sizes: list[int], inner: Any, matvec: Callable, rhs: Array) -> A
     def nearer(_, d):
         left = Vectors(*jnp.split(rhs - matvec(d), sizes))
         right = Vectors(cost * units.x * left.x, units.y * left.y, on * units.z * left.z)
-        step = solve_once(scaled, system, right)
+        step, _ = solve(scaled, system, right)
         z = jnp.where(on > 0, units.z * step.z / cost, -left.z)
         return d + jnp.concatenate([units.x * step.x, units.y * step.y / cost, z])
 

@@ -210,29 +210,21 @@ def _body(
         progress=progress,
     )  # fmt: skip
     point, status = report.point, run.status
-    inner: tuple = (None, None, None)
     if exact:
-        point, inner = _sharpened(run.state, still, report, tol)
-    found = joined(point)
-    on = _binding(found, still) if inner[0] is None else inner[0]
-    residuals = still.residuals(point)
-    report = report._replace(
-        point=point, value=still.value(point.x), residuals=residuals, failure=status
-    )
-    if exact:
-        size = 1 + jnp.abs(report.value)
-        fits = jnp.abs(still.gap(point)) <= tol * size
+        seen, inner = _sharpened(run.state, still, report.point, tol)
+        point = seen.point
+        size = 1 + jnp.abs(seen.value)
         one = jnp.ones_like(size)
-        report = report._replace(settled=fits, units=Residuals(one, one, one, size))
-        lost = (status == Status.CONVERGED) | (status == Status.STALLED)
-        failure = jnp.where(lost, int(Status.STALLED), status).astype(jnp.int32)
-        status = verdict(report._replace(failure=failure), tol, jnp.array(False))
-    finished = status == Status.CONVERGED
+        report = seen.report(units=Residuals(one, one, one, size), tol=tol * size, status=status)
+        status = verdict(report, tol, jnp.array(False))
+    else:
+        inner = (_binding(joined(point), still), None, None)
+    found, finished = joined(point), status == Status.CONVERGED
 
-    answer = attach(False, found, program, (on, *inner[1:]), finished)
+    answer = attach(False, found, program, inner, finished)
     if relax is not None:
         scaled = run.state.scaled
-        path, system = center(scaled, scaled.vectors(point), relax)
+        path, system = center(scaled, scaled.vectors(point), relax, run.state.whole)
         central = joined(scaled.point(still, path))
         rows = (scaled.there, scaled, system)
         moving = attach(True, central, program, rows, finished)
@@ -252,7 +244,7 @@ def _body(
         residuals=report.residuals,
         history=run.history,
         state=ProgramState(
-            parted(Vectors(found.x, found.y, on), program).multipliers._replace(eq=None),
+            parted(Vectors(found.x, found.y, inner[0]), program).multipliers._replace(eq=None),
             solver.proof(None, run.state, still),
             run.state,
         ),
@@ -276,27 +268,47 @@ def _binding(found: Vectors, program: QuadraticProgram) -> Array:
     return (found.z > jnp.maximum(room, 0)).astype(found.x.dtype)
 
 
+class Seen(NamedTuple):
+    """A point and what the arrays themselves say of it."""
+
+    point: Point
+    value: Array
+    gap: Array
+    residuals: Residuals
+
+    @classmethod
+    def at(cls, point: Point, program: QuadraticProgram) -> "Seen":
+        """Measured."""
+        return cls(point, program.value(point.x), program.gap(point), program.residuals(point))
+
+    def worst(self) -> Array:
+        """The largest residual, complementarity and gap relative to 1 + |value|."""
+        size = 1 + jnp.abs(self.value)
+        *plain, products = self.residuals
+        return jnp.max(jnp.stack([*plain, products / size, jnp.abs(self.gap) / size]))
+
+    def report(self, units: Residuals, tol: Array, status: Array) -> Report:
+        """What is reported of it, where the solver ended with `status`."""
+        ended = (status == Status.CONVERGED) | (status == Status.STALLED)
+        failure = jnp.where(ended, int(Status.STALLED), status).astype(jnp.int32)
+        settled = jnp.abs(self.gap) <= tol
+        return Report(self.point, self.value, self.residuals, settled, failure, units)
+
+
 def _sharpened(
-    state: InteriorState, program: QuadraticProgram, report: Report, tol: Array
-) -> tuple[Point, tuple]:
+    state: InteriorState, program: QuadraticProgram, point: Point, tol: Array
+) -> tuple[Seen, tuple]:
     """The solution of the equations that bind, if it is one of the program; and their factors."""
     scaled = state.scaled
-    here, system, active = polish(scaled, state.best.here)
-    clipped = here._replace(z=jnp.maximum(here.z, 0))
-    sharp = scaled.point(program, clipped)
+    here, system, active = polish(scaled, state.best.here, state.whole)
+    sharp = scaled.point(program, here._replace(z=jnp.maximum(here.z, 0)))
     x, (_, low, high) = sharp.x, scaled.split(active)
     for binds, side in ((low, program.lower), (high, program.upper)):
         if binds is not None and side is not None:
             x = jnp.where(binds > 0, side, x)
-    sharp = sharp._replace(x=x)
-
-    def worst(point):
-        value = program.value(point.x)
-        size = 1 + jnp.abs(value)
-        *plain, products = program.residuals(point)
-        gap = jnp.abs(program.gap(point))
-        return jnp.max(jnp.stack([*plain, products / size, gap / size]))
-
-    new, old = worst(sharp), worst(report.point)
+    both = jax.tree.map(lambda *pair: jnp.stack(pair), sharp._replace(x=x), point)
+    seen = jax.vmap(Seen.at, in_axes=(0, None))(both, program)
+    new, old = jax.vmap(Seen.worst)(seen)
     better = once((new <= tol) | (new <= old))
-    return choose(better, sharp, report.point), (active, scaled, system)
+    first, second = (jax.tree.map(lambda pair, i=i: pair[i], seen) for i in (0, 1))
+    return choose(better, first, second), (active, scaled, system)

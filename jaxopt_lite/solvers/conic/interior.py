@@ -14,7 +14,6 @@ Legend: x variables, y and z multipliers, s slacks, mu = s'z / k, C all rows of 
 bounds; all in the units of `Scaled`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,7 +24,7 @@ from jax.typing import ArrayLike
 from ...core import QuadraticProgram, Report, Residuals, Status
 from ...linalg import choose, norm_inf, once, rarely, spectrum
 from .base import ProgramSolver, Proof, program_solver
-from .system import Scaled, System, Vectors, augment, condense, scale, solve, solve_once
+from .system import Scaled, System, Vectors, factorise, scale, solve
 
 BOUNDARY = 0.995  # part of the way to the boundary that a step may go
 FASTEST = 0.1  # factor by which the proximal terms fall in a step
@@ -132,30 +131,25 @@ class ProximalInteriorPoint(ProgramSolver):
     def step(self, problem, state, program):
         """A step from an interior point to the next; the first finds one to start from."""
         scaled, first = state.scaled, ~state.begun
-        least = Proximal.of(scaled.q.dtype)
         ones = jnp.ones_like(state.slack)
         origin = Vectors(-scaled.cost * scaled.q, scaled.b, scaled.there * (scaled.h - 1))
         left = choose(first, origin, state.left)
         z, s = choose(first, (scaled.there, ones), (state.here.z, state.slack))
 
         goal = self._goal(scaled, left)
-        step = newton(scaled, z, s, left, goal, state.rho, state.delta, first, condense)
+        step = newton(scaled, z, s, left, goal, state.rho, state.delta, first, state.whole)
         rest = zip(step.miss, goal, strict=True)
         exact = [jnp.all(jnp.abs(miss) <= RESCUE * fine) for miss, fine in rest]  # NaN is not
-        whole = state.whole | (state.idle > IDLE) | ~(exact[0] & exact[1] & exact[2])
-        small = jnp.full_like(state.rho, least.whole)
-
-        def by_lu(z, s, left):
-            return newton(scaled, z, s, left, goal, small, small, first, augment)
-
-        step = rarely(once(whole), by_lu, (z, s, left), step)
+        exact_enough = exact[0] & exact[1] & exact[2]
+        whole = once(state.whole | (state.idle > IDLE) | ~exact_enough)
         x, y = choose(first, (0.0, 0.0), (state.here.x, state.here.y))
         moved = Vectors(
             x + step.primal * step.move.x, y + step.dual * step.move.y, z + step.dual * step.move.z
         )
         slack = jnp.where(scaled.there > 0, s + step.primal * step.slack, 1)
         moved, slack = choose(first, _start(scaled, step.move), (moved, slack))
-        fine = once(jnp.isfinite(moved.largest()) & jnp.all(jnp.isfinite(slack)))
+        fine = jnp.isfinite(moved.largest()) & jnp.all(jnp.isfinite(slack))
+        fine = once(fine & (exact_enough | state.whole))
         here, slack = choose(fine, (moved, slack), (state.here, state.slack))
         state = state._replace(here=here, slack=slack, whole=whole, begun=state.begun | fine)
         return _judged(state, program)
@@ -209,14 +203,14 @@ def newton(
     rho: Array,
     delta: Array,
     first: Array,
-    factorise: Callable[[Scaled, Array, Array, Array], System],
+    whole: Array,
 ) -> Step:
     """Predictor and corrector with one factorisation; the predictor alone where `first`."""
     there = scaled.there
     count = jnp.maximum(jnp.sum(there), 1)
     mu = jnp.vdot(there * s, z) / count
     safe = jnp.where(z > 0, z, 1)
-    system = factorise(scaled, rho, delta, there / (s / safe + delta))
+    system = factorise(scaled, rho, delta, there / (s / safe + delta), whole)
 
     def turn(i, carry):
         """To s z = target, which is 0 first, and then what that step makes attainable."""
@@ -276,8 +270,9 @@ def _judged(state: InteriorState, program: QuadraticProgram) -> InteriorState:
     record = state.best.worst()
     idle = jnp.where(worst < 0.9 * record, 0, state.idle + 1).astype(jnp.int32)
     mu = jnp.vdot(there * slack, here.z) / jnp.maximum(jnp.sum(there), 1)
-    rho = jnp.maximum(least.rho, FASTEST * jnp.minimum(mu, state.rho))
-    delta = jnp.maximum(least.delta, FASTEST * jnp.minimum(mu, state.delta))
+    floors = [jnp.where(state.whole, least.whole, floor) for floor in (least.rho, least.delta)]
+    rho = jnp.maximum(floors[0], FASTEST * jnp.minimum(mu, state.rho))
+    delta = jnp.maximum(floors[1], FASTEST * jnp.minimum(mu, state.delta))
     proof, infeasible, unbounded = _rays(state, program, left, pull, bend)
     failure = jnp.where(idle > PATIENCE, int(Status.STALLED), int(Status.RUNNING))
     failure = jnp.where(unbounded, int(Status.DUAL_INFEASIBLE), failure)
@@ -360,7 +355,7 @@ def _curvature(scaled: Scaled) -> tuple[Array, Array]:
 # -- the active set --------------------------------------------------------------------------------
 
 
-def polish(scaled: Scaled, here: Vectors) -> tuple[Vectors, System, Array]:
+def polish(scaled: Scaled, here: Vectors, whole: Array) -> tuple[Vectors, System, Array]:
     """The point where the rows that bind at `here` are equations, their factors, and which bind.
 
     A row binds if its price is larger than its slack. Multipliers of the others are 0. Proximal
@@ -369,12 +364,13 @@ def polish(scaled: Scaled, here: Vectors) -> tuple[Vectors, System, Array]:
     binds = here.z > jnp.maximum(scaled.h - scaled.rows(here.x), 0)
     active = jnp.where(binds, scaled.there, 0)
     least = Proximal.of(here.x.dtype)
-    rho, delta = jnp.full_like(scaled.cost, least.rho), jnp.full_like(scaled.cost, least.delta)
-    system = condense(scaled, rho, delta, active / delta)
+    rho, delta = (jnp.where(whole, least.whole, floor) for floor in (least.rho, least.delta))
+    rho, delta = rho.astype(here.x.dtype), delta.astype(here.x.dtype)
+    system = factorise(scaled, rho, delta, active / delta, whole)
 
     def nearer(_, here):
         left = measure(scaled, here, jnp.zeros_like(here.z))[1]
-        step = solve_once(scaled, system, left._replace(z=active * left.z))
+        step, _ = solve(scaled, system, left._replace(z=active * left.z))
         return here.plus(step._replace(z=active * step.z))
 
     return lax.fori_loop(0, POLISHING, nearer, here._replace(z=active * here.z)), system, active
@@ -383,7 +379,7 @@ def polish(scaled: Scaled, here: Vectors) -> tuple[Vectors, System, Array]:
 CENTERING = 30  # Newton steps to a point of the central path, at most
 
 
-def center(scaled: Scaled, here: Vectors, product: Array) -> tuple[Vectors, System]:
+def center(scaled: Scaled, here: Vectors, product: Array, whole: Array) -> tuple[Vectors, System]:
     """The point of the central path where price times slack is `product`, and its factors."""
     there = scaled.there
     least = Proximal.of(here.x.dtype)
@@ -403,7 +399,7 @@ def center(scaled: Scaled, here: Vectors, product: Array) -> tuple[Vectors, Syst
         count, here, s, _ = carry
         z, left = here.z, measure(scaled, here, s)[1]
         safe = jnp.where(z > 0, z, 1)
-        system = condense(scaled, rho, delta, there / (s / safe + delta))
+        system = factorise(scaled, rho, delta, there / (s / safe + delta), whole)
         rhs = left._replace(z=there * (left.z + s - target / safe))
         move, _ = solve(scaled, system, rhs, jax.tree.map(jnp.zeros_like, rhs))
         ds = there * (left.z - scaled.rows(move.x) + delta * move.z)
@@ -418,4 +414,4 @@ def center(scaled: Scaled, here: Vectors, product: Array) -> tuple[Vectors, Syst
     first = (jnp.int32(0), here._replace(z=z), s, jnp.full((), jnp.inf, z.dtype))
     _, here, s, _ = lax.while_loop(going, nearer, first)
     safe = jnp.where(here.z > 0, here.z, 1)
-    return here, condense(scaled, rho, delta, there / (s / safe + delta))
+    return here, factorise(scaled, rho, delta, there / (s / safe + delta), whole)

@@ -13,7 +13,8 @@ the system above. Sources: Schwan, Jiang, Kuhn & Jones (2023); Ruiz (2001) for t
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax import Array, lax
 from jax.scipy.linalg import lu_factor, lu_solve, solve_triangular
 
 from ...core import Multipliers, Point, QuadraticProgram, static
+from ...linalg import rarely
 
 RUIZ_PASSES = 10  # at most
 REFINEMENTS = 3  # of a solve, at most
@@ -182,13 +184,13 @@ def _joined(parts: list[Array], like: Array) -> Array:
 
 
 class System(NamedTuple):
-    """A KKT matrix and its factors: those of H, or of the matrix itself."""
+    """A KKT matrix and the factor of H; where `whole`, that is not trusted."""
 
     rho: Array
     delta: Array
     weight: Array  # w (k,)
-    factor: Array  # L (n, n), lower, of H; or LU (n + m + p, n + m + p)
-    pivots: Array | None = None
+    whole: Array
+    factor: Array  # L (n, n), lower, of H
 
     def product(self, scaled: Scaled, v: Vectors) -> Vectors:
         """The matrix times v; a row that is off gives C x."""
@@ -197,47 +199,63 @@ class System(NamedTuple):
         return Vectors(top, scaled.A @ v.x - self.delta * v.y, rows)
 
 
-def condense(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
-    """Cholesky of H: O(n^2 (m + p) + n^3 / 3). L is not finite where H is not safely definite."""
-    n = scaled.q.shape[0]
-    g, low, high = scaled.split(weight)
-    diagonal = jnp.full(n, rho)
-    diagonal = diagonal if low is None else diagonal + low
-    diagonal = diagonal if high is None else diagonal + high
-    matrix = jnp.diag(diagonal)
-    if scaled.P is not None:
-        matrix = matrix + scaled.cost * scaled.P
+def factorise(scaled: Scaled, rho: Array, delta: Array, weight: Array, whole: Array) -> System:
+    """Cholesky of H: O(n^2 p + n^3 / 3)."""
+    matrix = _top(scaled, rho, weight)
     if scaled.A.shape[0]:
         matrix = matrix + scaled.squares / delta
     if scaled.G.shape[0]:
+        g, _, _ = scaled.split(weight)
         matrix = matrix + (scaled.G.T * g) @ scaled.G
     factor = lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return System(rho, delta, weight, factor)
+    return System(rho, delta, weight, whole, factor)
 
 
-def augment(scaled: Scaled, rho: Array, delta: Array, weight: Array) -> System:
-    """LU of the matrix without bounds: O((n + m + p)^3), and no magnified rounding."""
-    n, m, dtype = scaled.q.shape[0], scaled.b.shape[0], scaled.q.dtype
-    g, low, high = scaled.split(weight)
-    diagonal = jnp.full(n, rho)
+def _top(scaled: Scaled, rho: Array, weight: Array) -> Array:
+    """P + rho and the bounds."""
+    _, low, high = scaled.split(weight)
+    diagonal = jnp.full(scaled.q.shape[0], rho)
     diagonal = diagonal if low is None else diagonal + low
     diagonal = diagonal if high is None else diagonal + high
     top = jnp.diag(diagonal)
-    top = top if scaled.P is None else top + scaled.cost * scaled.P
-    on = (g > 0).astype(dtype)
-    rows = jnp.concatenate([scaled.A, on[:, None] * scaled.G])
-    relax = jnp.concatenate([jnp.full(m, delta), jnp.where(g > 0, _inverse(g), 1)])
-    matrix = jnp.block([[top, rows.T], [rows, -jnp.diag(relax)]])
-    return System(rho, delta, weight, *lu_factor(matrix))
+    return top if scaled.P is None else top + scaled.cost * scaled.P
 
 
-def solve(scaled: Scaled, system: System, rhs: Vectors, goal: Vectors) -> tuple[Vectors, Vectors]:
-    """The system's solution, refined until what is left of `rhs` is below `goal`; and that."""
-    off = (system.weight > 0).astype(scaled.q.dtype)
+def solve(
+    scaled: Scaled, system: System, rhs: Vectors, goal: Vectors | None = None
+) -> tuple[Vectors, Vectors]:
+    """The system's solution, refined until what is left of `rhs` is below `goal`; and that.
+
+    Without a goal there is no refinement. Where `system.whole`, by LU of the matrix without bounds,
+    O((n + m + p)^3), which magnifies no rounding; a batch of which no lane asks does not pay.
+    """
+
+    def by_lu(rhs, weight):
+        again = system._replace(weight=weight)
+        factors = lu_factor(_augmented_matrix(scaled, again))
+        return _refined(scaled, again, lambda r: _augmented(scaled, again, factors, r), rhs, goal)
+
+    quick = _refined(scaled, system, lambda r: _condensed(scaled, system, r), rhs, goal)
+    return rarely(system.whole, by_lu, (rhs, system.weight), quick)
+
+
+def _refined(
+    scaled: Scaled,
+    system: System,
+    once: Callable[[Vectors], Vectors],
+    rhs: Vectors,
+    goal: Vectors | None,
+) -> tuple[Vectors, Vectors]:
+    """Solved by `once`, and what is left by it again."""
+    on = (system.weight > 0).astype(scaled.q.dtype)
 
     def left(answer):
         rest = rhs.minus(system.product(scaled, answer))
-        return rest._replace(z=off * rest.z)
+        return rest._replace(z=on * rest.z)
+
+    if goal is None:
+        answer = once(rhs)
+        return answer, left(answer)
 
     def going(carry):
         count, _, rest = carry
@@ -246,29 +264,34 @@ def solve(scaled: Scaled, system: System, rhs: Vectors, goal: Vectors) -> tuple[
 
     def refine(carry):
         count, answer, rest = carry
-        answer = answer.plus(solve_once(scaled, system, rest))
+        answer = answer.plus(once(rest))
         return count + 1, answer, left(answer)
 
-    zero = jax.tree.map(jnp.zeros_like, rhs)
-    first = (jnp.int32(-1), zero, rhs)
-    _, answer, rest = lax.while_loop(going, refine, first)
+    _, answer, rest = lax.while_loop(
+        going, refine, (jnp.int32(-1), jax.tree.map(jnp.zeros_like, rhs), rhs)
+    )
     return answer, rest
 
 
-def solve_once(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
-    """As exact as the factors are."""
-    by = _condensed if system.pivots is None else _augmented
-    return by(scaled, system, rhs)
+def _augmented_matrix(scaled: Scaled, system: System) -> Array:
+    """[[P + rho + bounds, A', G'], [A, -delta, 0], [G, 0, -1/w]], rows that are off made -1."""
+    g, _, _ = scaled.split(system.weight)
+    on = g > 0
+    rows = jnp.concatenate([scaled.A, jnp.where(on[:, None], scaled.G, 0)])
+    proximal = jnp.full(scaled.b.shape[0], system.delta)
+    relax = jnp.concatenate([proximal, jnp.where(on, _inverse(g), 1)])
+    top = _top(scaled, system.rho, system.weight)
+    return jnp.block([[top, rows.T], [rows, -jnp.diag(relax)]])
 
 
-def _augmented(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
+def _augmented(scaled: Scaled, system: System, factors: Any, rhs: Vectors) -> Vectors:
     """By LU; the bounds are eliminated."""
     n, m, p = scaled.q.shape[0], scaled.b.shape[0], scaled.G.shape[0]
     g, _, _ = scaled.split(system.weight)
     of_bounds = system.weight.at[:p].set(0)
     top = rhs.x + scaled.pull(of_bounds * rhs.z)
     right = jnp.concatenate([top, rhs.y, jnp.where(g > 0, rhs.z[:p], 0)])
-    x, y, z = jnp.split(lu_solve((system.factor, system.pivots), right), [n, n + m])
+    x, y, z = jnp.split(lu_solve(factors, right), [n, n + m])
     bounds = of_bounds * (scaled.rows(x) - rhs.z)
     return Vectors(x, y, bounds.at[:p].set(z))
 
