@@ -73,6 +73,7 @@ from .solvers import (
     ProximalInteriorPoint,
     SaddleFreeNewton,
     TrustRegion,
+    read_program,
     solve_lp,
     solve_qp,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "least_squares",
     "minimize",
     "projections",
+    "read_program",
     "root",
     "sensitivity",
     "solve",

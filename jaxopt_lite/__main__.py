@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 EPILOG = """\
-The file given to `solve` is Python that defines
+The file given to `solve` is a linear or quadratic program (.mps, .qps, .lp; needs the extra
+"files"), or Python that defines
     problem   a jaxopt_lite.Problem
     x0        where to start
 and may define
@@ -39,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("solvers", help="list the solvers and what they accept")
     solve = commands.add_parser(
         "solve",
-        help="solve the problem that a Python file defines",
+        help="solve what a Python, .mps, .qps or .lp file defines",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     solve.add_argument(
-        "file", type=pathlib.Path, help="Python file that defines `problem` and `x0`"
+        "file", type=pathlib.Path, help="Python that defines `problem` and `x0`; or a program"
     )
     solve.add_argument("--float32", action="store_true", help="compute in single precision")
     given = parser.parse_args(argv)
@@ -79,6 +80,8 @@ def solve_file(path: pathlib.Path, double: bool) -> int:
     from . import solve as run
 
     try:
+        if path.suffix.lower() in (".mps", ".qps", ".lp"):
+            return solve_program(path)
         defined = _load(path)
         solution = run(
             defined["problem"], defined["x0"], defined.get("args", ()), **defined.get("options", {})
@@ -90,6 +93,22 @@ def solve_file(path: pathlib.Path, double: bool) -> int:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
     return 0 if bool(solution.success) else 1
+
+
+def solve_program(path: pathlib.Path) -> int:
+    """Solve a linear or quadratic program from a file; print solution and certificate."""
+    from . import certify, read_program, solve_qp
+
+    read = read_program(path)
+    solution = solve_qp(*read.program)
+    print(solution)
+    if not bool(solution.success):
+        return 1
+    print(f"  of the file    {read.sign * float(solution.value) + read.offset:.10g}")
+    shown = [f"{name} = {x:.6g}" for name, x in zip(read.names, solution.x, strict=True) if x != 0]
+    print(f"  not 0          {', '.join(shown[:12])}{', ...' if len(shown) > 12 else ''}")
+    print(f"\n{certify(read.program, solution)}")
+    return 0
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:

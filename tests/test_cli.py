@@ -83,3 +83,49 @@ def test_tour_shows_fits_certificates_derivatives_and_pictures(tmp_path):
         float(row[4]) < 1e-7 for row in rows
     )  # implicit against central differences, h = 1e-4
     assert (tmp_path / "tour.png").stat().st_size > 50_000
+
+
+MPS = """NAME          DIET
+ROWS
+ N  COST
+ G  ENERGY
+ L  SUGAR
+COLUMNS
+    BREAD     COST      2.0   ENERGY    4.0
+    BREAD     SUGAR     1.0
+    MILK      COST      3.0   ENERGY    3.0
+RHS
+    RHS       ENERGY    12.0  SUGAR     2.0
+BOUNDS
+ UP BND       BREAD     9.0
+ENDATA
+"""
+QUADRATIC = """minimize
+obj: - 2 x - 5 y + [ 2 x ^2 + 2 y ^2 ] / 2
+subject to
+c1: x + y <= 2
+bounds
+x free
+y <= 1.5
+end
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"), [("diet.mps", MPS, 2 * 2 + 3 * 4 / 3), ("near.lp", QUADRATIC, -6.0)]
+)
+def test_solve_reads_program_files(tmp_path, capsys, name, text, value):
+    # Diet: 2 bread, as much as sugar allows, and 4/3 milk. The other: (1/2, 3/2) on the bound.
+    (tmp_path / name).write_text(text)
+    assert main(["solve", str(tmp_path / name)]) == 0
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if "of the file" in line)
+    assert float(line.split()[-1]) == pytest.approx(value, abs=1e-7)
+    assert "CONVERGED" in said
+
+
+def test_a_program_with_integer_variables_is_refused(tmp_path, capsys):
+    text = QUADRATIC.replace("end", "general\ny\nend")
+    (tmp_path / "whole.lp").write_text(text)
+    assert main(["solve", str(tmp_path / "whole.lp")]) == 2
+    assert "integer" in capsys.readouterr().err

@@ -21,7 +21,7 @@ DOORS = {"__init__", "implicit"}
 FAMILIES = ("smooth", "equations", "stochastic", "proximal", "constrained", "conic")
 ALLOWED = {("constrained", "smooth")}
 RUNTIME = {"jax", "jaxlib", "optax", "chex", "numpy"}
-EXTRAS = {"matplotlib", "tqdm", "sklearn"}
+EXTRAS = {"matplotlib", "tqdm", "sklearn", "highspy"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

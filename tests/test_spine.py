@@ -201,6 +201,7 @@ def test_status_codes_carry_messages_and_are_stable():
     assert codes == {
         "RUNNING": 0, "CONVERGED": 1, "MAX_STEPS": 2, "STALLED": 3, "DIVERGED": 4,
         "NONFINITE": 5, "PRIMAL_INFEASIBLE": 6, "DUAL_INFEASIBLE": 7,
+        "NONCONVEX": 8,
     }  # fmt: skip
     assert all(s.message for s in Status)
 

@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..core import Multipliers, Problem, Residuals, Solution, check
+from ..core import Multipliers, Problem, QuadraticProgram, Residuals, Solution, check
+from ..core.program import checked
 from ..core.tracing import flatten
 from ..linalg import Form
 from .classify import CriticalPoint, Kind, describe, second_order_report
@@ -52,7 +53,7 @@ class Certificate:
 
 
 def certify(
-    problem: Problem,
+    problem: Problem | QuadraticProgram,
     solution: Solution | PyTree,
     args: tuple = (),
     multipliers: Multipliers | None = None,
@@ -78,7 +79,7 @@ def certify(
         no multipliers           not a critical point; or, where MFCQ fails too, not decided
 
     Args:
-        problem: the problem; no `nonsmooth` term.
+        problem: the problem; no `nonsmooth` term. Or a `QuadraticProgram`, without `args`.
         solution: a `Solution`, or a point x of its own.
         args: tuple of pytrees, those of the solve.
         multipliers: those to be certified with x, for every constraint; signs as in `Multipliers`.
@@ -96,6 +97,9 @@ def certify(
     Fromovitz (1967); Facchinei, Fischer & Kanzow (1998) for what counts as active.
 
     """
+    if isinstance(problem, QuadraticProgram):
+        program = checked(problem)
+        problem, args = program.problem(), (program,)
     check.is_problem(problem)
     if problem.nonsmooth is not None:
         raise TypeError(

@@ -146,7 +146,7 @@ class QuadraticProgram(NamedTuple):
         pairs = ((self.b, m.eq, -1), (self.h, m.ineq, -1), (self.lower, m.lower, 1))
         for side, price, sign in (*pairs, (self.upper, m.upper, -1)):
             if side is not None:
-                total = total + sign * jnp.vdot(jnp.where(jnp.isfinite(side), side, 0), price)
+                total = total + sign * jnp.vdot(jnp.where(jnp.isinf(side), 0, side), price)
         return total
 
     def gap(self, point: Point) -> Array:
@@ -300,6 +300,11 @@ def _floating(value: Array | None, dtype) -> Array | None:
 
 def _array(name: str, value: Any) -> Any:
     """`value` as an array, matrices that are none left alone."""
+    if hasattr(value, "tocoo"):
+        raise TypeError(
+            f"`{name}` must be an array or a JAX matrix, but a SciPy sparse matrix came. Write "
+            "`jax.experimental.sparse.BCOO.from_scipy_sparse(...)`, or `.toarray()`."
+        )
     if value is None or _is_matrix(value):
         return value
     try:
@@ -387,4 +392,4 @@ def _row_tools(rows: Any):
 
 
 def _finite_or_minus_one(value: Array) -> Array:
-    return jnp.where(jnp.isfinite(value), value, -1)
+    return jnp.where(value == -jnp.inf, -1, value)  # NaN stays

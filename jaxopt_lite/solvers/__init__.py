@@ -1,6 +1,6 @@
 """Every solver, by family."""
 
-from .conic import PDHG, ProximalInteriorPoint, solve_lp, solve_qp
+from .conic import PDHG, ProximalInteriorPoint, read_program, solve_lp, solve_qp
 from .constrained import (
     LBFGSB,
     TRON,
@@ -74,6 +74,7 @@ __all__ = [
     "SaddleFreeNewton",
     "TrustRegion",
     "choose",
+    "read_program",
     "solve_lp",
     "solve_qp",
 ]

@@ -3,6 +3,7 @@
 The answer is measured anew from the arrays before anything is said of it.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +119,8 @@ def solve_qp(
         tol = default_tolerance(dtype) if exact else max(1e-4, default_tolerance(dtype))
     steps = MAX_STEPS[exact] if max_steps is None else int(max_steps)
     warm = warm if warm is None else _point(warm, program)
+    if warm is not None and isinstance(solver, ProximalInteriorPoint):
+        solver = dataclasses.replace(solver, warm=True)
     relax = None if relax is None else jnp.asarray(relax, dtype)
     operands = (program, solver, warm, jnp.asarray(tol, dtype), relax, steps)
     run = _with_rows if history else _compiled

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ...core import QuadraticProgram, Report, Residuals, Status
+from ...core import QuadraticProgram, Report, Residuals, Status, static
 from ...linalg import choose, norm_inf, once, rarely, spectrum
 from .base import ProgramSolver, Proof, program_solver
 from .system import Scaled, System, Vectors, factorise, scale, solve
@@ -32,6 +32,7 @@ SMALL = 1e-3  # part of a residual, or of the tolerance, to which systems are re
 RESCUE = 100  # times that: LU takes over
 IDLE = 4  # or steps without progress before it does
 PATIENCE = 20  # steps without progress before STALLED
+DEPTH = (1e-3, 1.0)  # how far inside a warm start is moved, in units of `Scaled`
 POLISHING = 4  # proximal steps on the active set
 
 
@@ -92,30 +93,29 @@ class ProximalInteriorPoint(ProgramSolver):
     P has negative curvature, `proof` the direction. Dense arrays only.
 
     Args:
-        tol: stopping tolerance; `solve_qp` fills it in.
+        tol: stopping tolerance; `solve_qp` fills it in,
+        warm: and whether there is a start: then the constraints that bind there are tried first.
 
     Source: Mehrotra (1992); Schwan, Jiang, Kuhn & Jones (2023).
 
     """
 
     tol: ArrayLike | None = None
+    warm: bool = static(default=False)
 
     def init(self, problem, point, program):
-        """Scaled, checked for convexity, and at the start that `point` offers, if it is finite."""
+        """Scaled, checked for convexity, and at `point` if that is a warm start."""
         scaled = scale(program)
         dtype = scaled.q.dtype
-        given = scaled.vectors(point)
-        warm = jnp.isfinite(given.largest())
-        zero = jax.tree.map(jnp.zeros_like, given)
-        here = choose(warm, given, zero)
+        zero = jax.tree.map(jnp.zeros_like, scaled.vectors(point))
         nothing = jnp.zeros((), dtype)
         blank = Measured(zero, nothing, nothing, Residuals(*[nothing + jnp.inf] * 4))
         convex, direction = _curvature(scaled)
         small = jnp.asarray(1e-6, dtype)
         least = Proximal.of(dtype)
-        return InteriorState(
+        cold = InteriorState(
             scaled=scaled,
-            here=here,
+            here=zero,
             slack=jnp.ones_like(scaled.h),
             left=zero,
             rho=jnp.maximum(small, least.rho),
@@ -127,6 +127,7 @@ class ProximalInteriorPoint(ProgramSolver):
             proof=Proof(jax.tree.map(jnp.zeros_like, point.multipliers), direction),
             failure=choose(convex, int(Status.RUNNING), jnp.int32(Status.NONCONVEX)),
         )
+        return _warmed(cold, scaled.vectors(point)) if self.warm else cold
 
     def step(self, problem, state, program):
         """A step from an interior point to the next; the first finds one to start from."""
@@ -256,6 +257,24 @@ def _start(scaled: Scaled, affine: Vectors) -> tuple[Vectors, Array]:
     s = jnp.where(small, jnp.maximum(s, 0.1), s + more_s)
     z = jnp.where(small, jnp.maximum(z, 0.1), z + more_z)
     return affine._replace(z=there * z), jnp.where(there > 0, s, 1)
+
+
+def _warmed(state: InteriorState, given: Vectors) -> InteriorState:
+    """At a given point, pushed inside by what is wrong with it; best is the one it polishes to."""
+    scaled, there = state.scaled, state.scaled.there
+    sharp, _, _ = polish(scaled, given, state.whole)
+    best = measure(scaled, sharp._replace(z=jnp.maximum(sharp.z, 0)), state.slack)[0]
+    room = there * (scaled.h - scaled.rows(given.x))
+    wrong = measure(scaled, given, jnp.maximum(room, 0))[1].largest()
+    depth = jnp.clip(wrong, *DEPTH)
+    here = given._replace(z=there * jnp.maximum(given.z, depth))
+    slack = jnp.where(there > 0, jnp.maximum(room, depth), 1)
+    left = measure(scaled, here, slack)[1]
+    usable = once(jnp.isfinite(given.largest()))
+    warm = state._replace(
+        here=here, slack=slack, left=left, best=best, begun=jnp.ones_like(state.begun)
+    )
+    return choose(usable, warm, state)
 
 
 # -- what is known at a point ----------------------------------------------------------------------

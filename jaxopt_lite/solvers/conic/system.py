@@ -152,7 +152,7 @@ def scale(program: QuadraticProgram) -> Scaled:
     sides = [h] + [-s for s in (lower,) if s is not None] + [s for s in (upper,) if s is not None]
     bounds = [1 / x] * (len(sides) - 1)
     every, z = _joined(sides, q), _joined([g, *bounds], q)
-    there = jnp.isfinite(every)
+    there = every != jnp.inf  # NaN is, and shows
     rows = y[:, None] * A * x
     return Scaled(
         P=curvature,
