@@ -16,6 +16,7 @@ from jaxopt_lite.linalg import (
     minres,
     norm_inf,
     psd_factor,
+    rarely,
     safe_norm,
     spectrum,
 )
@@ -248,3 +249,26 @@ def test_least_norm_solution(rng):
     np.testing.assert_allclose(least_norm(jnp.asarray(matrix), jnp.asarray(rhs)), expected)
     np.testing.assert_array_equal(least_norm(jnp.zeros((2, 3)), jnp.ones(2)), 0)
     assert np.all(np.isnan(least_norm(jnp.full((2, 2), jnp.nan), jnp.ones(2))))
+
+
+# -- what few lanes need ---------------------------------------------------------------------------
+
+
+def test_rarely_computes_for_the_lanes_that_need_it():
+    def largest(matrix, needed):
+        return rarely(needed, lambda m: jnp.linalg.eigvalsh(m)[-1], (matrix,), jnp.array(-1.0))
+
+    matrices = jnp.arange(1.0, 5.0)[:, None, None] * jnp.eye(3)
+    needed = jnp.array([True, False, True, False])
+    np.testing.assert_allclose(jax.vmap(largest)(matrices, needed), [1, -1, 3, -1])
+
+
+def test_rarely_keeps_its_work_inside_the_loop():
+    # XLA moves what does not change out of a loop, and would then always factorise.
+    def largest(matrix, needed):
+        return rarely(needed, lambda m: jnp.linalg.eigvalsh(m)[-1], (matrix,), jnp.array(-1.0))
+
+    shapes = jnp.ones((4, 6, 6)), jnp.zeros(4, bool)
+    text = jax.jit(jax.vmap(largest)).lower(*shapes).compile().as_text()
+    assert "syevd" in text
+    assert "syevd" not in text[text.index("ENTRY") :]

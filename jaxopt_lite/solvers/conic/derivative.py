@@ -2,8 +2,9 @@
 
     Px + q + A'y + C'z = 0,   Ax = b,   Cx = h in the rows that bind,   z = 0 in the others
 
-Differentiated, with a row that binds weakly counted as not binding, this is a symmetric system in
-(dx, dy, dz); its factors are those of the last, polishing step of the solve. Where it is singular,
+Differentiated, this is a symmetric system in (dx, dy, dz); its factors are those of the last,
+polishing step of the solve, which decided which rows bind: one that binds weakly may count as
+either, which gives one element of the generalised Jacobian. Where it is singular,
 proximal steps go to the solution of a least-squares problem near the origin. With `relax` = mu the
 equations are z (h - Cx) = mu in every row, those of a point on the central path, which moves
 smoothly even where the answer jumps. Source: Amos & Kolter (2017); Tracy & Manchester (2024).

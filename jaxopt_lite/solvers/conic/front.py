@@ -97,8 +97,9 @@ def solve_qp(
     `state.proof` holds a Farkas ray if PRIMAL_INFEASIBLE, a direction along which the value falls
     for ever if DUAL_INFEASIBLE, one of negative curvature if NONCONVEX. x, value and multipliers
     have derivatives of any order in every array, at less than half the cost of a solve. Where
-    they are not unique: a row that binds weakly counts as not binding, and a singular system is
-    solved in the least-squares sense.
+    they are not unique: a row that binds weakly counts as binding or not as its price or its slack
+    was the larger on the way, one element of the generalised Jacobian; a singular system is solved
+    in the least-squares sense.
 
     Raises TypeError or ValueError for what is no program; see `core/program.py`.
 
