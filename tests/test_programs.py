@@ -502,9 +502,23 @@ def test_hard_lanes_take_more_steps_than_easy_ones(everything):
 # -- jit, tolerances, precision --------------------------------------------------------------------
 
 
+jitted = jax.jit(lambda program: jol.solve_qp(*program))
+
+
+@pytest.mark.parametrize("name", QuadraticProgram._fields)
+def test_inside_jit_an_array_that_makes_no_sense_is_a_status(name):
+    program = padded(CASES["HS76"][0])
+    senseless = -INF if name in ("h", "upper") else INF
+    for value in (np.nan, senseless):
+        array = np.array(getattr(program, name))
+        array.flat[0] = value
+        solution = jitted(program._replace(**{name: array}))
+        assert solution.status == Status.NONFINITE
+        assert not solution.success
+
+
 def test_jit_is_eager_and_new_numbers_compile_nothing(compilations):
     first, second = (padded(CASES[name][0]) for name in ("HS35", "HS76"))
-    jitted = jax.jit(lambda program: jol.solve_qp(*program))
     inside, eager = jitted(first), jol.solve_qp(*first)
     np.testing.assert_allclose(inside.x, eager.x, rtol=0, atol=1e-12)
     assert int(inside.status) == int(eager.status)
