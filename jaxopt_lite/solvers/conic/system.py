@@ -190,7 +190,7 @@ class System(NamedTuple):
     delta: Array
     weight: Array  # w (k,)
     whole: Array
-    factor: Array  # L (n, n), lower, of H
+    factor: Array  # L' (n, n), upper, of H: by rows what LAPACK has by columns, so never copied
 
     def product(self, scaled: Scaled, v: Vectors) -> Vectors:
         """The matrix times v; a row that is off gives C x."""
@@ -208,7 +208,7 @@ def factorise(scaled: Scaled, rho: Array, delta: Array, weight: Array, whole: Ar
         g, _, _ = scaled.split(weight)
         matrix = matrix + (scaled.G.T * g) @ scaled.G
     factor = lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return System(rho, delta, weight, whole, factor)
+    return System(rho, delta, weight, whole, factor.T)
 
 
 def _top(scaled: Scaled, rho: Array, weight: Array) -> Array:
@@ -230,13 +230,16 @@ def solve(
     O((n + m + p)^3), which magnifies no rounding; a batch of which no lane asks does not pay.
     """
 
-    def by_lu(rhs, weight):
-        again = system._replace(weight=weight)
-        factors = lu_factor(_augmented_matrix(scaled, again))
-        return _refined(scaled, again, lambda r: _augmented(scaled, again, factors, r), rhs, goal)
+    def by_lu(rhs, cost, *changed):
+        # all that scales a matrix is an operand: its product with P would be computed always
+        again = System(*changed, system.whole, system.factor)
+        own = dataclasses.replace(scaled, cost=cost)
+        factors = lu_factor(_augmented_matrix(own, again).T)  # symmetric; LAPACK goes by columns
+        return _refined(own, again, lambda r: _augmented(own, again, factors, r), rhs, goal)
 
     quick = _refined(scaled, system, lambda r: _condensed(scaled, system, r), rhs, goal)
-    return rarely(system.whole, by_lu, (rhs, system.weight), quick)
+    operands = (rhs, scaled.cost, system.rho, system.delta, system.weight)
+    return rarely(system.whole, by_lu, operands, quick)
 
 
 def _refined(
@@ -299,8 +302,8 @@ def _augmented(scaled: Scaled, system: System, factors: Any, rhs: Vectors) -> Ve
 def _condensed(scaled: Scaled, system: System, rhs: Vectors) -> Vectors:
     """By elimination of y and z: as exact as the conditioning of H lets it be."""
     top = rhs.x + (rhs.y / system.delta) @ scaled.A + scaled.pull(system.weight * rhs.z)
-    half = solve_triangular(system.factor, top, lower=True)
-    x = solve_triangular(system.factor, half, lower=True, trans=1)
+    half = solve_triangular(system.factor.T, top, lower=True)
+    x = solve_triangular(system.factor.T, half, lower=True, trans=1)
     y = (scaled.A @ x - rhs.y) / system.delta
     return Vectors(x, y, system.weight * (scaled.rows(x) - rhs.z))
 
