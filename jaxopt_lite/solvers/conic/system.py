@@ -230,9 +230,9 @@ def solve(
     O((n + m + p)^3), which magnifies no rounding; a batch of which no lane asks does not pay.
     """
 
-    def by_lu(rhs, cost, *changed):
+    def by_lu(rhs, cost, rho, delta, weight):
         # all that scales a matrix is an operand: its product with P would be computed always
-        again = System(*changed, system.whole, system.factor)
+        again = System(rho, delta, weight, system.whole, system.factor)
         own = dataclasses.replace(scaled, cost=cost)
         factors = lu_factor(_augmented_matrix(own, again).T)  # symmetric; LAPACK goes by columns
         return _refined(own, again, lambda r: _augmented(own, again, factors, r), rhs, goal)
