@@ -571,7 +571,9 @@ def test_history_shows_the_gap_close():
     for part in solution.history.residuals:
         assert np.all(np.isfinite(np.asarray(part)[:steps]))
     products = np.asarray(solution.history.residuals.complementarity)[:steps]
+    gaps = np.asarray(solution.history.gap)[:steps]
     assert products[-1] < 1e-6 * products[0]
+    assert abs(gaps[-1]) < 1e-6 * abs(gaps[0])
     close(rows[steps - 1], solution.value, "last value")
 
 

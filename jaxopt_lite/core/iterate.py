@@ -80,6 +80,8 @@ def _start(problem, solver, point, args, history, max_steps) -> Run:
         rows = {"value": report.value, "residuals": report.residuals}
         if history == "x":
             rows["x"] = point.x
+        if report.gap is not None:
+            rows["gap"] = report.gap
         dtype = point.x.dtype
         rows = jax.tree.map(lambda leaf: jnp.full((max_steps, *leaf.shape), jnp.nan, dtype), rows)
         log = History(**rows)
@@ -98,7 +100,7 @@ def _write(history: History | None, row: Array, report: Report) -> History | Non
     if history is None:
         return None
     x = None if history.x is None else report.point.x
-    new = History(report.value, report.residuals, x)
+    new = History(report.value, report.residuals, x, report.gap)
     return jax.tree.map(
         lambda buffer, leaf: buffer.at[row].set(jnp.asarray(leaf, buffer.dtype)), history, new
     )

@@ -96,6 +96,7 @@ class Report(NamedTuple):
     its residuals are small (negative curvature, say). `failure` is RUNNING, or the status with
     which the solver gives up. `units`, where the solver has them, are what the verdict divides each
     residual by (1 + ||q||_inf, say), so that the tolerance is relative; None: it is absolute.
+    `gap` is the value less the dual value, for solvers that have one.
     """
 
     point: Point
@@ -104,6 +105,7 @@ class Report(NamedTuple):
     settled: Array | bool = True
     failure: Array | int = Status.RUNNING
     units: Residuals | None = None
+    gap: Array | None = None
 
     def worst(self) -> Array:
         """The largest residual, in its unit if there are any."""
@@ -114,11 +116,15 @@ class Report(NamedTuple):
 
 
 class History(NamedTuple):
-    """One row a step, NaN after the last: value (max_steps,), residuals, and `x` on request."""
+    """One row a step, NaN after the last: value (max_steps,), residuals, and `x` on request.
+
+    `gap` is the duality gap, for the solvers of `solve_qp`.
+    """
 
     value: Array
     residuals: Residuals
     x: PyTree = None
+    gap: Array | None = None
 
 
 class SolveError(RuntimeError):

@@ -31,7 +31,8 @@ POWER = 40  # power iterations before the first step; one more in each
 MARGIN = 0.99  # of the longest step that theory allows, for what power iteration misses
 CAUTION = 0.2  # of the longest step that a move allows, where that is more; 1 does not converge
 LONGEST = 10  # times the safe step
-TRUST = 8  # steps without progress, after which lengths are safe: rays need that they are constant
+# Steps without progress after which lengths are safe, for rays need that they are constant: this
+TRUST, FRACTION = 8, 0.85  # many, and this part of all steps.
 # Restarts: when the fixed-point residual has fallen to SUFFICIENT of that at the anchor, or to
 # NECESSARY and grows again, or after ARTIFICIAL of all iterations so far.
 SUFFICIENT, NECESSARY, ARTIFICIAL = 0.2, 0.8, 0.2
@@ -160,7 +161,7 @@ class PDHG(ProgramSolver):
         unmeasured = Residuals(infinite, infinite, infinite, infinite)
         ones = Residuals(*(zero + 1 for _ in range(4)))
         running = jnp.int32(Status.RUNNING)
-        report = Report(point, zero, unmeasured, jnp.zeros((), bool), running, ones)
+        report = Report(point, zero, unmeasured, jnp.zeros((), bool), running, ones, infinite)
         return PDHGState(
             report=report,
             ray=jax.tree.map(jnp.zeros_like, z),
@@ -211,7 +212,8 @@ class PDHG(ProgramSolver):
         # Restarts compare norms, which must all be of steps of the safe length.
         first = data.distance(state.z, data.iterate(state.z, sizes), sizes)
         anchored = jnp.where(state.inner == 0, first, state.anchored)
-        longest = jnp.where(state.idle < TRUST, LONGEST * safe, safe)
+        trusted = (state.idle < TRUST) | (_part(INNER * state.idle, state.total, dtype) < FRACTION)
+        longest = jnp.where(trusted, LONGEST * safe, safe)
         begin = (state.z, state.inner, jnp.clip(state.length, safe, longest))
         z, inner, length = lax.fori_loop(0, INNER - 1, iteration, begin)
         image = data.iterate(z, sizes)
@@ -318,7 +320,8 @@ class PDHG(ProgramSolver):
         residuals = program.residuals(point)
         pairs = zip(residuals, units, strict=True)
         relative = Residuals(*(residual / unit for residual, unit in pairs))
-        return Report(point, value, residuals, gap <= tol, running, units), relative, gap
+        fits, exact = gap <= tol, value - dual_value
+        return Report(point, value, residuals, fits, running, units, exact), relative, gap
 
 
 # -- the iteration, in scaled variables ------------------------------------------------------------
@@ -422,6 +425,10 @@ def _sizes(length: Array, omega: Array, bend: Array) -> Sizes:
     """
     tau = 1 / (omega / length + bend / MARGIN)
     return Sizes(tau, omega * length, jnp.where(bend > 0, 0.5, 1.0).astype(tau.dtype))
+
+
+def _part(count: Array, total: Array, dtype) -> Array:
+    return count.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
 
 
 def _limit(z: Pair, image: Pair, omega: Array) -> Array:

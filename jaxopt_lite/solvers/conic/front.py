@@ -87,7 +87,7 @@ def solve_qp(
             relative to the data. None: sqrt(eps), 1.5e-8 in float64, 3.5e-4 in float32; for `PDHG`
             1e-4.
         max_steps: None: 200, and 20,000 for `PDHG`, each of 64 iterations.
-        history: True keeps value and residuals of every step.
+        history: True keeps value, residuals and duality gap of every step.
         progress: show a bar.
         relax: mu > 0: derivatives are those of the point on the central path where products of
             multipliers and slacks are mu, in place of those of the answer. They are smooth where

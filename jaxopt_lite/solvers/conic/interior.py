@@ -175,6 +175,7 @@ class ProximalInteriorPoint(ProgramSolver):
             settled=jnp.abs(best.gap) <= tol * size,
             failure=state.failure,
             units=Residuals(one, one, one, size),
+            gap=best.gap,
         )
 
     def proof(self, problem, state, program):
