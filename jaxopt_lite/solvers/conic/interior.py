@@ -8,7 +8,7 @@
 The systems carry proximal terms rho in x and delta in the multipliers, centred at the iterate: they
 shorten steps and leave no error, so that P may be singular or zero and rows dependent. Both systems
 of a step share one Cholesky factor of the condensed matrix. Where that is too inexact the step is
-made again by LU of the whole matrix, and so are all that follow.
+not taken, and LU of the whole matrix serves from then on.
 
 Legend: x variables, y and z multipliers, s slacks, mu = s'z / k, C all rows of inequalities and
 bounds; all in the units of `Scaled`.
