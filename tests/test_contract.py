@@ -13,6 +13,7 @@ import pytest
 
 import jaxopt_lite as jol
 from jaxopt_lite.core import TABLE, Status
+from jaxopt_lite.solvers.conic import PROGRAM_SOLVERS
 
 from .problems import by_name
 from .solvers_table import (
@@ -76,12 +77,13 @@ def test_every_public_solver_is_in_the_table():
         and issubclass(getattr(jol, name), jol.Solver)
         and getattr(jol, name) is not jol.Solver
     }
-    assert public == set(TABLE)
+    assert public == set(TABLE) | set(PROGRAM_SOLVERS)
 
 
 def test_no_two_solvers_have_equal_structures():
     """A wrong program answered, once in a thousand compilations: jax.jit looks up by equality."""
-    structures = [jax.tree.structure(cls) for cls in map(_plain, TABLE.values())]
+    classes = [*TABLE.values(), *PROGRAM_SOLVERS.values()]
+    structures = [jax.tree.structure(_plain(cls)) for cls in classes]
     for i, one in enumerate(structures):
         assert all(one != other for other in structures[:i])
 
