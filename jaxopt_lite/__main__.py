@@ -78,9 +78,10 @@ def solve_file(path: pathlib.Path, double: bool) -> int:
     jax.config.update("jax_enable_x64", double)
     from . import certify
     from . import solve as run
+    from .solvers.conic.files import SUFFIXES
 
     try:
-        if path.suffix.lower() in (".mps", ".qps", ".lp"):
+        if path.suffix.lower() in SUFFIXES:
             return solve_program(path)
         defined = _load(path)
         solution = run(

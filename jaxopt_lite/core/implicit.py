@@ -135,7 +135,7 @@ def attach(
 def _attach_jvp(optimality, symmetric, how, primals, tangents):
     x, params, finished = primals
     x = attach(optimality, symmetric, how, x, params, finished)
-    moved, rebuild = _perturbed(params, tangents[1])
+    moved, rebuild = perturbed(params, tangents[1])
     if not moved:
         return x, jnp.zeros_like(x)
     primal, tangent = zip(*moved, strict=True)
@@ -165,7 +165,7 @@ def attach_value(
 def _attach_value_jvp(lagrangian, primals, tangents):
     value, point, params, finished = primals
     value = attach_value(lagrangian, value, point, params, finished)
-    moved, rebuild = _perturbed(params, tangents[2])
+    moved, rebuild = perturbed(params, tangents[2])
     if not moved:
         return value, jnp.zeros_like(value)
     primal, tangent = zip(*moved, strict=True)
@@ -197,7 +197,7 @@ def _defined(function: Callable[[PyTree], Array], x: PyTree, finished: Array) ->
     return jax.tree.map(lambda leaf, still: jnp.where(finished, leaf, still), x, held)
 
 
-def _perturbed(params: PyTree, tangents: PyTree):
+def perturbed(params: PyTree, tangents: PyTree):
     """The (primal, tangent) pairs of leaves that do move, and how to put such leaves back."""
     leaves, treedef = jax.tree.flatten(params)
     directions = jax.tree.leaves(tangents, is_leaf=lambda t: isinstance(t, SymbolicZero))

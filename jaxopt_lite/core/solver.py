@@ -90,7 +90,7 @@ def as_pytree(cls: type[S]) -> type[S]:
     `jax.tree_util.register_dataclass` is not enough: in jax 0.10 such structures are equal whatever
     their classes, and where hashes collide too a call is answered by another solver's program.
     """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # both callers made it one
     meta = [f.name for f in fields if f.metadata.get("static")]
     data = [f.name for f in fields if not f.metadata.get("static")]
 

@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 
 from ...core import Implicit, Multipliers, Point, QuadraticProgram
-from ...core.implicit import linear_solve
+from ...core.implicit import linear_solve, perturbed
 from ...linalg import minres
 from .system import Vectors, solve
 
@@ -44,10 +43,9 @@ def parted(v: Vectors, program: QuadraticProgram) -> Point:
     return Point(v.x, Multipliers(eq, ineq, low, high))
 
 
-def _slack_rows(x: Array, program: QuadraticProgram) -> Array:
+def slack_rows(x: Array, program: QuadraticProgram) -> Array:
     """Cx - h."""
-    sides = [part for part in program.slacks(x)[1:] if part is not None]
-    return jnp.concatenate([*sides, jnp.zeros(0, x.dtype)])
+    return joined(Point(x, program.slacks(x))).z
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -63,27 +61,22 @@ def attach(relaxed: bool, v: Vectors, program: QuadraticProgram, inner: Any, fin
 def _attach_jvp(relaxed, primals, tangents):
     v, program, inner, finished = primals
     v = attach(relaxed, v, program, inner, finished)
-    leaves, tree = jax.tree.flatten(program)
-    moves = jax.tree.leaves(tangents[1], is_leaf=lambda t: isinstance(t, SymbolicZero))
-    moved = [not isinstance(t, SymbolicZero) and t.dtype != jax.dtypes.float0 for t in moves]
-    if not any(moved):
+    moved, rebuild = perturbed(program, tangents[1])
+    if not moved:
         return v, jax.tree.map(jnp.zeros_like, v)
     on, scaled, _ = inner
 
     def conditions(new):
-        fresh = iter(new)
-        data = [next(fresh) if m else leaf for leaf, m in zip(leaves, moved, strict=True)]
-        changed = jax.tree.unflatten(tree, data)
+        changed = rebuild(new)
         gradient = changed.gradient(parted(v, changed))
         eq = jnp.zeros(0, v.x.dtype) if changed.A is None else changed.slacks(v.x).eq
-        return Vectors(gradient, eq, on * _slack_rows(v.x, changed))
+        return Vectors(gradient, eq, on * slack_rows(v.x, changed))
 
-    primal = [leaf for leaf, m in zip(leaves, moved, strict=True) if m]
-    tangent = [t for t, m in zip(moves, moved, strict=True) if m]
+    primal, tangent = zip(*moved, strict=True)
     _, push = jax.jvp(conditions, (primal,), (tangent,))
 
     sizes = [v.x.shape[0], v.x.shape[0] + v.y.shape[0]]
-    ratio = -_slack_rows(v.x, program) / jnp.where(v.z > 0, v.z, 1) if relaxed else 0.0
+    ratio = -slack_rows(v.x, program) / jnp.where(v.z > 0, v.z, 1) if relaxed else 0.0
 
     def matvec(flat: Array) -> Array:
         """The derivative of the conditions in (x, y, z)."""
@@ -91,7 +84,7 @@ def _attach_jvp(relaxed, primals, tangents):
         top = program.pull(parted(d._replace(z=on * d.z), program).multipliers)
         top = top if program.P is None else top + program.P @ d.x
         eq = d.y if program.A is None else program.A @ d.x
-        rows = jax.jvp(lambda x: _slack_rows(x, program), (v.x,), (d.x,))[1]
+        rows = jax.jvp(lambda x: slack_rows(x, program), (v.x,), (d.x,))[1]
         bottom = on * (rows - ratio * d.z) - (1 - on) * d.z
         return jnp.concatenate([top + jnp.zeros_like(d.x), eq, bottom])
 

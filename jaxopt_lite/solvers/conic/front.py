@@ -22,14 +22,14 @@ from ...core import (
     check,
     default_tolerance,
     iterate,
-)  # fmt: skip
+)
 from ...core.implicit import attach_value
 from ...core.program import checked, is_dense
 from ...core.solver import with_tolerance
 from ...core.stopping import verdict
 from ...linalg import choose, once
 from .base import PROGRAM_SOLVERS, ProgramSolver, Proof
-from .derivative import attach, joined, parted
+from .derivative import attach, joined, parted, slack_rows
 from .first_order import PDHG
 from .interior import InteriorState, ProximalInteriorPoint, center, polish
 from .system import Vectors
@@ -267,9 +267,7 @@ def _lagrangian(point: Point, program: QuadraticProgram) -> Array:
 
 def _binding(found: Vectors, program: QuadraticProgram) -> Array:
     """1 for rows whose price is larger than their slack."""
-    slacks = [part for part in program.slacks(found.x)[1:] if part is not None]
-    room = -jnp.concatenate([*slacks, jnp.zeros(0, found.x.dtype)])
-    return (found.z > jnp.maximum(room, 0)).astype(found.x.dtype)
+    return (found.z > jnp.maximum(-slack_rows(found.x, program), 0)).astype(found.x.dtype)
 
 
 class Seen(NamedTuple):

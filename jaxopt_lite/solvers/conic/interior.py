@@ -293,7 +293,7 @@ def _judged(state: InteriorState, program: QuadraticProgram) -> InteriorState:
     floors = [jnp.where(state.whole, least.whole, floor) for floor in (least.rho, least.delta)]
     rho = jnp.maximum(floors[0], FASTEST * jnp.minimum(mu, state.rho))
     delta = jnp.maximum(floors[1], FASTEST * jnp.minimum(mu, state.delta))
-    proof, infeasible, unbounded = _rays(state, program, left, pull, bend)
+    proof, infeasible, unbounded = _rays(state, program, pull, bend)
     failure = jnp.where(idle > PATIENCE, int(Status.STALLED), int(Status.RUNNING))
     failure = jnp.where(unbounded, int(Status.DUAL_INFEASIBLE), failure)
     failure = jnp.where(infeasible, int(Status.PRIMAL_INFEASIBLE), failure)
@@ -333,7 +333,7 @@ def measure(scaled: Scaled, here: Vectors, slack: Array):
     return found, left, pull, bend
 
 
-def _rays(state, program, left, pull, bend) -> tuple[Proof, Array, Array]:
+def _rays(state, program, pull, bend) -> tuple[Proof, Array, Array]:
     """The iterate as a Farkas ray and as a direction of descent, and whether it is one."""
     scaled, here, units, cost = state.scaled, state.here, state.scaled.units, state.scaled.cost
     exact = Proximal.of(bend.dtype).ray
