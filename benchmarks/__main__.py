@@ -30,7 +30,7 @@ if __name__ == "__main__":
         training,
     )
     from .cutest import command  # noqa: F401
-    from .qp import batches as qp_batches  # noqa: F401
-    from .qp import infeasible, linear, maros  # noqa: F401
+    from .qp import batches as qp_batches  # noqa: F401  # registers itself
+    from .qp import infeasible, linear, maros  # noqa: F401  # register themselves
 
     sys.exit(harness.main(sys.argv[1:]))

@@ -26,7 +26,7 @@ NOTES = """\
 largest of primal residual / (1 + |(b, h)|), dual residual / (1 + |q|) and duality gap / (1 + |p| + |d|), recomputed with
 NumPy from x and the prices of the rows. *Seconds*: a solve without compilation; *compile*: that, by
 itself. *MB*: peak of the process, which is about {base} before it has a program. No process
-gets more than {limit:.0f} s. MPAX solves linear programs by r2HPDHG, quadratic ones by raPDHG."""  # noqa: E501
+gets more than {limit:.0f} s. MPAX solves linear programs by r2HPDHG, quadratic ones by raPDHG."""  # noqa: E501  # lines of Markdown
 
 
 class Sparse(NamedTuple):

@@ -42,7 +42,7 @@ P = MM'/n + I/10 with normal M, normal q, A, G; b and h from a normal point, wit
   largest error over the largest entry, against the KKT system of quadprog's active constraints. qpax differentiates at a
   relaxed point, `target_kappa`, 1e-3 by default; here {tol:g}. What its explicit back end gets wrong is the gradient in G.
 - Compile times are CPU-seconds. Solvers run in processes of their own: batched LAPACK calls can deadlock in jaxlib; a hung
-  call is killed after {limit:.0f} s and begun anew, twice at most."""  # noqa: E501
+  call is killed after {limit:.0f} s and begun anew, twice at most."""  # noqa: E501  # lines of Markdown
 HEADER = (
     "solver", "lanes", "us", "ratio", "compile", "with gradient, us", "ratio", "error", "compile",
 )  # fmt: skip

@@ -26,7 +26,7 @@ linear, the others with a P of half rank; each with one possible verdict by cons
 - Unbounded: a random direction keeps all constraints and has no curvature, its slope is in [-1, -0.1]; a point is feasible.
 - Solvable: a point is feasible, and so are prices.
 - *Proved*: the ray that comes with the verdict, put into the data in NumPy, has no entry off by more than {tol:g}, with the value
-  that proves it scaled to -1. Solvable programs are proved by a KKT residual of at most 1e-6."""  # noqa: E501
+  that proves it scaled to -1. Solvable programs are proved by a KKT residual of at most 1e-6."""  # noqa: E501  # lines of Markdown
 
 
 class Batch(NamedTuple):

@@ -19,7 +19,7 @@ NOTES = """\
 Families of two or three sizes, {each} programs each. *Same value*: within {agree:g} (1 + |value|) of that of HiGHS. *Residual*: the
 largest of primal and dual residual and gap over 1 + |value|, recomputed in extended precision. Both are asked for
 {tol:g}, HiGHS for the smallest it takes, 1e-10. *ms*: median of warm solves, ours one at a time; *ratio*: HiGHS / ours, the
-median of samples taken side by side."""  # noqa: E501
+median of samples taken side by side."""  # noqa: E501  # lines of Markdown
 
 
 def _program(c, rows, least, most, lower=0.0, upper=INF) -> Program:

@@ -32,7 +32,7 @@ NOTES = """\
 - Rows with one entry are passed as bounds to everybody, the other rows as they are. Ours, qpax, JAXopt, PIQP dense,
   ProxQP, DAQP and quadprog get dense matrices, the others sparse ones.
 - *ms*: shifted geometric mean of {count} warm solves (shift {shift:g} ms), {cap:.0f} s for what is not solved; getting ready and
-  compiling apart, at most {cap:.0f} s too."""  # noqa: E501
+  compiling apart, at most {cap:.0f} s too."""  # noqa: E501  # lines of Markdown
 
 
 class Job(NamedTuple):

@@ -220,4 +220,4 @@ def with_tolerance(solver: S, tol: Array) -> S:
     """The solver with its own `tol`, if it has one that was left open."""
     if not hasattr(solver, "tol") or solver.tol is not None:
         return solver
-    return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]  # all are dataclasses
+    return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]  # all solvers are dataclasses

@@ -14,9 +14,10 @@ import dataclasses
 import typing
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
-from ...core import Multipliers, QuadraticProgram, Solver
+from ...core import Multipliers, QuadraticProgram, Residuals, Solver
 from ...core.solver import as_pytree
 
 S = typing.TypeVar("S", bound="ProgramSolver")
@@ -36,12 +37,25 @@ class Proof(NamedTuple):
     direction: Array
 
 
+def units_at(value: Array) -> Residuals:
+    """What residuals are measured in: of prices times slacks, as of the gap, 1 + |value|."""
+    one = jnp.ones_like(value)
+    return Residuals(one, one, one, 1 + jnp.abs(value))
+
+
+def worst_at(value: Array, gap: Array, residuals: Residuals) -> Array:
+    """The largest residual in those units, the gap among them."""
+    units = units_at(value)
+    relative = [residual / unit for residual, unit in zip(residuals, units, strict=True)]
+    return jnp.max(jnp.stack([*relative, jnp.abs(gap) / units.complementarity]))
+
+
 class ProgramSolver(Solver):
     """Base of the solvers for `solve_qp`; see the module docstring."""
 
     def proof(self, problem: None, state: Any, program: QuadraticProgram) -> Proof:
         """The rays with which the solver gives up, normalised as in `Proof`."""
-        raise NotImplementedError
+        raise NotImplementedError  # each solver's own
 
 
 @typing.dataclass_transform(frozen_default=True)

@@ -28,7 +28,7 @@ from ...core.program import checked, is_dense
 from ...core.solver import with_tolerance
 from ...core.stopping import verdict
 from ...linalg import choose, once
-from .base import PROGRAM_SOLVERS, ProgramSolver, Proof
+from .base import PROGRAM_SOLVERS, ProgramSolver, Proof, units_at, worst_at
 from .derivative import attach, joined, parted, slack_rows
 from .first_order import PDHG
 from .interior import InteriorState, ProximalInteriorPoint, center, polish
@@ -217,9 +217,7 @@ def _body(
     if exact:
         seen, inner = _sharpened(run.state, still, report.point, tol)
         point = seen.point
-        size = 1 + jnp.abs(seen.value)
-        one = jnp.ones_like(size)
-        report = seen.report(units=Residuals(one, one, one, size), tol=tol * size, status=status)
+        report = seen.report(tol, status)
         status = verdict(report, tol, jnp.array(False))
     else:
         inner = (_binding(joined(point), still), None, None)
@@ -285,15 +283,14 @@ class Seen(NamedTuple):
 
     def worst(self) -> Array:
         """The largest residual, complementarity and gap relative to 1 + |value|."""
-        size = 1 + jnp.abs(self.value)
-        *plain, products = self.residuals
-        return jnp.max(jnp.stack([*plain, products / size, jnp.abs(self.gap) / size]))
+        return worst_at(self.value, self.gap, self.residuals)
 
-    def report(self, units: Residuals, tol: Array, status: Array) -> Report:
+    def report(self, tol: Array, status: Array) -> Report:
         """What is reported of it, where the solver ended with `status`."""
         ended = (status == Status.CONVERGED) | (status == Status.STALLED)
         failure = jnp.where(ended, int(Status.STALLED), status).astype(jnp.int32)
-        settled = jnp.abs(self.gap) <= tol
+        units = units_at(self.value)
+        settled = jnp.abs(self.gap) <= tol * units.complementarity
         return Report(self.point, self.value, self.residuals, settled, failure, units)
 
 

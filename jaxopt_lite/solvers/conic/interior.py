@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 
 from ...core import QuadraticProgram, Report, Residuals, Status, static
 from ...linalg import choose, norm_inf, once, rarely, spectrum
-from .base import ProgramSolver, Proof, program_solver
+from .base import ProgramSolver, Proof, program_solver, units_at, worst_at
 from .system import Scaled, System, Vectors, factorise, scale, solve
 
 BOUNDARY = 0.995  # part of the way to the boundary that a step may go
@@ -61,9 +61,7 @@ class Measured(NamedTuple):
 
     def worst(self) -> Array:
         """The largest residual; those of complementarity relative to 1 + |value|."""
-        size = 1 + jnp.abs(self.value)
-        *plain, products = self.residuals
-        return jnp.max(jnp.stack([*plain, products / size, jnp.abs(self.gap) / size]))
+        return worst_at(self.value, self.gap, self.residuals)
 
 
 class InteriorState(NamedTuple):
@@ -165,16 +163,15 @@ class ProximalInteriorPoint(ProgramSolver):
     def report(self, problem, state, program):
         """The best point so far."""
         best = state.best
-        size = 1 + jnp.abs(best.value)
-        one = jnp.ones_like(size)
+        units = units_at(best.value)
         tol = 0.0 if self.tol is None else self.tol
         return Report(
             state.scaled.point(program, best.here),
             best.value,
             best.residuals,
-            settled=jnp.abs(best.gap) <= tol * size,
+            settled=jnp.abs(best.gap) <= tol * units.complementarity,
             failure=state.failure,
-            units=Residuals(one, one, one, size),
+            units=units,
             gap=best.gap,
         )
 
