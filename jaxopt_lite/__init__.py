@@ -1,6 +1,6 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
-from . import implicit
+from . import implicit, prox
 from .certify import (
     Certificate,
     Covariance,
@@ -146,6 +146,7 @@ __all__ = [
     "least_squares",
     "minimize",
     "projections",
+    "prox",
     "read_program",
     "root",
     "sensitivity",

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..linalg import Form
+from ..linalg import Form, as_pytree, static
 from . import check
 from .problem import FEATURES, Problem
 from .tracing import FlatProblem, flatten
@@ -61,11 +61,6 @@ class Solver:
         return None
 
 
-def static(**kwargs) -> Any:
-    """A dataclass field that is part of the solver's type, not a number: hashable, no tracing."""
-    return dataclasses.field(metadata={"static": True}, **kwargs)
-
-
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
 def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
     """Make a class a solver: frozen dataclass, pytree of its numbers, row in `TABLE`."""
@@ -82,33 +77,6 @@ def solver(accepts: Iterable[str] = ()) -> Callable[[type[S]], type[S]]:
         return cls
 
     return make
-
-
-def as_pytree(cls: type[S]) -> type[S]:
-    """Make a frozen dataclass a pytree of its fields that are not static, unlike other classes'.
-
-    `jax.tree_util.register_dataclass` is not enough: in jax 0.10 such structures are equal whatever
-    their classes, and where hashes collide too a call is answered by another solver's program.
-    """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # both callers made it one
-    meta = [f.name for f in fields if f.metadata.get("static")]
-    data = [f.name for f in fields if not f.metadata.get("static")]
-
-    def keyed(self: S):
-        children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in data]
-        return children, tuple(getattr(self, name) for name in meta)
-
-    def flat(self: S):
-        return [getattr(self, name) for name in data], tuple(getattr(self, name) for name in meta)
-
-    def build(aux: tuple, children: Iterable[Any]) -> S:
-        self = object.__new__(cls)  # unchecked: leaves may be tracers or placeholders
-        for name, value in (*zip(data, children, strict=True), *zip(meta, aux, strict=True)):
-            object.__setattr__(self, name, value)
-        return self
-
-    jax.tree_util.register_pytree_with_keys(cls, keyed, build, flat)
-    return cls
 
 
 def require_accepts(solver: Solver, problem: Problem) -> None:

@@ -13,13 +13,14 @@ from .solve import (
     psd_solve,
     spectrum,
 )
-from .trees import Form, choose, norm_inf, once, rarely, safe_norm
+from .trees import Form, as_pytree, choose, norm_inf, once, rarely, safe_norm, static
 
 __all__ = [
     "KKT",
     "Form",
     "LinearSolution",
     "Spectrum",
+    "as_pytree",
     "choose",
     "conjugate_gradient",
     "dense_solve",
@@ -37,4 +38,5 @@ __all__ = [
     "rarely",
     "safe_norm",
     "spectrum",
+    "static",
 ]

@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 PyTree = Any
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,38 @@ def _shaped(part: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     dtype = dtype if dtype.itemsize >= 4 else np.dtype("float32")
     part = part if part.shape == shape else part.reshape(shape)
     return part if part.dtype == dtype else part.astype(dtype)
+
+
+def static(**kwargs) -> Any:
+    """A dataclass field that is part of the object's type, not a number: hashable, no tracing."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+def as_pytree(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass a pytree of its fields that are not static, unlike other classes'.
+
+    `jax.tree_util.register_dataclass` is not enough: in jax 0.10 such structures are equal whatever
+    their classes, and where hashes collide too a call is answered by another solver's program.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # all callers made it one
+    meta = [f.name for f in fields if f.metadata.get("static")]
+    data = [f.name for f in fields if not f.metadata.get("static")]
+
+    def keyed(self: T):
+        children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in data]
+        return children, tuple(getattr(self, name) for name in meta)
+
+    def flat(self: T):
+        return [getattr(self, name) for name in data], tuple(getattr(self, name) for name in meta)
+
+    def build(aux: tuple, children: Iterable[Any]) -> T:
+        self = object.__new__(cls)  # unchecked: leaves may be tracers or placeholders
+        for name, value in (*zip(data, children, strict=True), *zip(meta, aux, strict=True)):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, keyed, build, flat)
+    return cls
 
 
 def choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:

@@ -1,1 +1,7 @@
-"""Projections on convex sets, with derivatives. Imports nothing but JAX and `linalg`."""
+"""Proximal operators and projections, with derivatives. Imports nothing but JAX and `linalg`."""
+
+from . import projections
+from .proximable import Proximable
+from .separable import L1
+
+__all__ = ["L1", "Proximable", "projections"]

@@ -114,6 +114,21 @@ def at_least(label: str, value: Array, least: float, way_out: str = "") -> Condi
     return require(lambda v: v >= least, (value,), message)
 
 
+def at_least_everywhere(label: str, value: PyTree, least: float) -> None:
+    """Refuse numbers below `least`, or NaN, where they are known; leaves may be placeholders."""
+    for leaf in jax.tree.leaves(value):
+        if not isinstance(leaf, (np.ndarray, np.generic, int, float, jax.Array)) or not known(leaf):
+            continue
+        if not np.all(np.asarray(leaf) >= least):
+            worst = float(np.min(np.asarray(leaf)))
+            raise ValueError(f"{label} must be >= {least:g} everywhere, but {worst!r} came.")
+
+
+def nan_unless(test: Callable[[Array], Array], values: PyTree) -> PyTree:
+    """`values`, NaN where `test` fails: what is traced cannot be refused."""
+    return jax.tree.map(lambda v: v if known(v) else jnp.where(test(v), v, jnp.nan), values)
+
+
 def valid(point: PyTree, inputs: PyTree, *conditions: Condition) -> PyTree:
     """`point`, a function of `inputs`; where a condition fails NaN, in value and derivative.
 

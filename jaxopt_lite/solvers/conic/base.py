@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...core import Multipliers, QuadraticProgram, Residuals, Solver
-from ...core.solver import as_pytree
+from ...linalg import as_pytree
 
 S = typing.TypeVar("S", bound="ProgramSolver")
 PROGRAM_SOLVERS: dict[str, type["ProgramSolver"]] = {}
