@@ -37,6 +37,8 @@ from .core import (
 from .prox import projections
 from .solvers import (
     BFGS,
+    FISTA,
+    ISTA,
     ITP,
     LBFGS,
     LBFGSB,
@@ -71,6 +73,8 @@ from .solvers import (
     PolyakStep,
     ProjectedGradient,
     ProximalInteriorPoint,
+    ProximalLBFGS,
+    ProximalNewton,
     SaddleFreeNewton,
     TrustRegion,
     read_program,
@@ -82,6 +86,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BFGS",
+    "FISTA",
+    "ISTA",
     "ITP",
     "LBFGS",
     "LBFGSB",
@@ -126,6 +132,8 @@ __all__ = [
     "Problem",
     "ProjectedGradient",
     "ProximalInteriorPoint",
+    "ProximalLBFGS",
+    "ProximalNewton",
     "QuadraticProgram",
     "Residuals",
     "SaddleFreeNewton",

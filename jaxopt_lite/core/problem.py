@@ -1,6 +1,6 @@
 """The problem: functions only. Every convention of the package is stated here, once.
 
-    minimise    objective(x, *args) + nonsmooth(x, *args)
+    minimise    objective(x, *args) + nonsmooth.value(x)
     subject to  eq(x, *args) = 0,   ineq(x, *args) <= 0,   lower <= x <= upper
 
 `x` is any pytree of floating arrays, `args` a tuple of pytrees. The Lagrangian is
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..linalg import norm_inf
+from ..prox import Proximable
 from .types import Multipliers, Point, Residuals
 
 PyTree = Any
@@ -99,7 +100,8 @@ class Problem:
         ineq: `ineq(x, *args)` -> array (p,) that is to be <= 0.
         bounds: `(lower, upper)`, each None, a scalar, or shaped like `x`; or a function of
             `*args` that returns them.
-        nonsmooth: an object with `value(x, *args)` and `prox(x, step, *args)`.
+        nonsmooth: a convex term added to the objective, from `jol.prox`: `L1(0.1)` for instance; or
+            a function of `*args` that returns one, `lambda X, y, weight: L1(weight)`.
         has_aux: whether the objective returns a second output.
 
     Functions are pure, as under `jax.jit`: they are traced once for each structure of `x` and
@@ -134,6 +136,13 @@ class Problem:
                     f"that returns one, but a {type(self.bounds).__name__} came."
                 )
             object.__setattr__(self, "bounds", Fixed(self.bounds))
+        term = self.nonsmooth
+        if term is not None and not isinstance(term, Proximable) and not _makes_terms(term):
+            raise TypeError(
+                "Problem(nonsmooth=...) must be a function of `jol.prox`, `jol.prox.L1(0.1)` for "
+                f"instance, or a function of `*args` that returns one, but a {type(term).__name__} "
+                "came. `jol.prox.Custom(value, prox)` makes one of two functions of your own."
+            )
 
     @property
     def features(self) -> frozenset[str]:
@@ -227,6 +236,11 @@ class Problem:
             dual = jnp.maximum(dual, norm_inf(jnp.minimum(price, 0)))
             complementarity = jnp.maximum(complementarity, norm_inf(price * slack))
         return Residuals(norm_inf(gradient), primal, dual, complementarity)
+
+
+def _makes_terms(given: Any) -> bool:
+    """A function of `args`; an object with a prox of its own is no such thing."""
+    return callable(given) and not isinstance(given, type) and not hasattr(given, "prox")
 
 
 def _finite_or(value: Array, other: float) -> Array:

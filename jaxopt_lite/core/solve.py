@@ -57,9 +57,11 @@ def solve(
             quadratically at the end, and leaves saddle points; with the exact Hessian up to 200
             variables, and Hessian-vector products above. An objective within bounds: `TRON`, the
             same there. With constraints: `InteriorPoint`, above 1,000 variables
-            `AugmentedLagrangian`. Reasons are in `jaxopt_lite/solvers/default.py`.
+            `AugmentedLagrangian`. With a non-smooth term: `ProximalNewton`, above 200 variables
+            `ProximalLBFGS`. Reasons are in `jaxopt_lite/solvers/default.py`.
         tol: CONVERGED means that every unscaled residual (infinity norm) is at most `tol`: that of
-            stationarity, ||grad L||_inf, and those of the constraints. None: sqrt(eps), 1.5e-8 in
+            stationarity, ||grad L||_inf, or of a subgradient of the objective with its non-smooth
+            term, and those of the constraints. None: sqrt(eps), 1.5e-8 in
             float64 and 3.5e-4 in float32.
         max_steps: steps before giving up with MAX_STEPS. None: 10,000.
         history: True keeps value and residuals of every step; "x" the iterates as well.
@@ -143,7 +145,8 @@ def _body(
     aux = None
     if problem.has_aux:
         value_again, aux = problem.value_and_aux(point.x, params)
-        value = value if how is not None else value_again
+        if how is None:
+            value = value_again + problem.term(params).value(point.x)
     log = run.history
     if log is not None and log.x is not None:
         log = log._replace(x=jax.vmap(form.unravel)(log.x))
@@ -171,6 +174,9 @@ def _attach(
     if not problem.features:
         x = attach(problem.gradient, True, how, point.x, params, finished)
         return Point(x, point.multipliers), attach_value(problem.value, value, x, params, finished)
+    if problem.features == {"nonsmooth"}:
+        x = _attach_fixed_point(problem, how, point.x, params, finished)
+        return Point(x), attach_value(problem.total, value, x, params, finished)
     eq, ineq, lower, upper = point.multipliers
     parts = [part for part in (point.x, eq, ineq) if part is not None]
     vector = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
@@ -184,6 +190,13 @@ def _attach(
         upper = None if upper is None else sides[1]
     point = Point(x, Multipliers(eq, ineq, lower, upper))
     return point, attach_value(problem.lagrangian, value, point, params, finished)
+
+
+def _attach_fixed_point(
+    problem: FlatProblem, how: Implicit, x: Array, params: tuple, finished: Array
+) -> Array:
+    """X with the derivative of the proximal fixed point."""
+    return attach(problem.fixed_point, False, how, x, params, finished)
 
 
 def _shaped(problem: FlatProblem, form: Form, multipliers: Multipliers) -> Multipliers:

@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array
 
 from ..linalg import Form
+from ..prox import Proximable, Zero
 from .problem import Composite, Fixed, Problem, half_square
 from .types import Multipliers, Point
 
@@ -77,6 +78,23 @@ class FlatProblem(Problem):
             g = self.ineq(x, *args)
             parts.append(jnp.where(prices.ineq > -g, g, prices.ineq))
         return jnp.concatenate(parts)
+
+    def term(self, args: tuple) -> Proximable:
+        """The non-smooth term as a function of the vector x; zero if there is none."""
+        return Zero() if self.nonsmooth is None else self.nonsmooth(*args)
+
+    def total(self, x: Array, args: tuple) -> Array:
+        """f(x) and the non-smooth term together."""
+        value = self.value(x, args)
+        return value if self.nonsmooth is None else value + self.term(args).value(x)
+
+    def fixed_point(self, x: Array, args: tuple) -> Array:
+        """X - prox(x - grad f(x), 1), zero where x is optimal for f + nonsmooth.
+
+        Its Jacobian is I - J (I - H), J that of the prox there and H the Hessian: for the l1 norm
+        the rows of H on the support, those of the identity elsewhere.
+        """
+        return x - self.term(args).prox(x - self.gradient(x, args), 1.0)
 
     def force(self, point: Point, args: tuple) -> Array:
         """The gradient of f + eq_mult . eq + ineq_mult . ineq: what the bounds hold against."""
@@ -151,7 +169,23 @@ class Bounds:
         return tuple(next(values) if there else None for there in self.given)
 
 
-_POSITIONS = {name: i for i, name in enumerate(("objective", "eq", "ineq", "bounds", "outer"))}
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """The non-smooth term on vectors, from its jaxpr or from its parameters in `captured`."""
+
+    traced: Traced | None
+    position: int
+    treedef: Any = None
+
+    def __call__(self, args: tuple, captured: tuple[list[Array], ...]) -> Proximable:
+        """The function of the vector x."""
+        if self.traced is not None:
+            return self.traced(jnp.zeros(0), args, captured)
+        return jax.tree.unflatten(self.treedef, captured[self.position])
+
+
+_NAMES = ("objective", "eq", "ineq", "bounds", "outer", "nonsmooth")
+_POSITIONS = {name: i for i, name in enumerate(_NAMES)}
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
@@ -166,7 +200,8 @@ def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
     bounds = tuple(side is not None for side in sides) if fixed else problem.bounds
     anchor = _anchor(problem)
     named = [_named(fun, anchor) for fun in (problem.objective, problem.eq)]
-    functions = (*named, problem.ineq, bounds, problem.nonsmooth, problem.has_aux)
+    term, weights = _parameters(problem.nonsmooth, form)
+    functions = (*named, problem.ineq, bounds, term, problem.has_aux)
     signature = _signature(args), jax.config.read("jax_enable_x64")
     try:
         known = _cache.setdefault(anchor, {})
@@ -178,13 +213,23 @@ def flatten(problem: Problem, form: Form, args: tuple) -> Tracing:
         tracing = _trace_all(problem, form, args)
         if not any(isinstance(c, jax.core.Tracer) for c in jax.tree.leaves(tracing.captured)):
             known[key] = tracing
-    if not fixed:
-        return tracing
-    values = [_like(form, side) for side in sides if side is not None]
-    check_bounds(*values)
     captured = list(tracing.captured)
-    captured[_POSITIONS["bounds"]] = values
+    if weights is not None:
+        captured[_POSITIONS["nonsmooth"]] = weights
+    if fixed:
+        values = [_like(form, side) for side in sides if side is not None]
+        check_bounds(*values)
+        captured[_POSITIONS["bounds"]] = values
     return tracing._replace(captured=tuple(captured))
+
+
+def _parameters(nonsmooth: Any, form: Form) -> tuple[Any, list[Array] | None]:
+    """What tells a non-smooth term given as such from others, and its parameters; on vectors."""
+    if not isinstance(nonsmooth, Proximable):
+        return nonsmooth, None
+    leaves, treedef = jax.tree.flatten(nonsmooth.on_vector(form))
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    return (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves)), leaves
 
 
 def check_bounds(*sides: Array) -> None:
@@ -279,9 +324,10 @@ def _trace_all(problem: Problem, form: Form, args: tuple) -> Tracing:
         )
     if problem.bounds is not None:
         functions["bounds"] = _bounds(problem.bounds, form, args, captured)
+    if problem.nonsmooth is not None:
+        functions["nonsmooth"] = _term(problem.nonsmooth, form, args, captured)
     flat = FlatProblem(
         **functions,
-        nonsmooth=problem.nonsmooth,
         has_aux=problem.has_aux,
         form=form,
         source=problem.kind,
@@ -316,6 +362,49 @@ def _bounds(bounds: Callable, form: Form, args: tuple, captured: list) -> Bounds
     captured[position] = [jnp.asarray(c) for c in closed.consts]
     traced = Traced(closed.jaxpr, jax.tree.structure(out), position, lambda sides: sides)
     return Bounds(traced, position, (True, True))
+
+
+def _term(nonsmooth: Any, form: Form, args: tuple, captured: list) -> Term:
+    """Parameters stay parameters; a function of `args` is traced."""
+    position = _POSITIONS["nonsmooth"]
+    if isinstance(nonsmooth, Proximable):
+        vector = nonsmooth.on_vector(form)
+        captured[position] = [jnp.asarray(leaf) for leaf in jax.tree.leaves(vector)]
+        term = Term(None, position, jax.tree.structure(vector))
+    else:
+
+        def on_vector(_, *args):
+            made = nonsmooth(*args)
+            if not isinstance(made, Proximable):
+                raise TypeError(
+                    "`nonsmooth(*args)` must return a function of `jol.prox`, `jol.prox.L1(weight)`"
+                    f" for instance, but it returned a {type(made).__name__}."
+                )
+            return jax.tree.map(jnp.asarray, made.on_vector(form))
+
+        empty = jax.ShapeDtypeStruct((0,), form.dtype)
+        closed, out = _trace("nonsmooth", on_vector, form, empty, args)
+        captured[position] = [jnp.asarray(c) for c in closed.consts]
+        traced = Traced(closed.jaxpr, jax.tree.structure(out), position, lambda term: term)
+        term = Term(traced, position)
+    _check_term(term, form, args, captured)
+    return term
+
+
+def _check_term(term: Term, form: Form, args: tuple, captured: list) -> None:
+    """Refuse a term whose value is no number or whose prox does not return a point like x."""
+    x = jax.ShapeDtypeStruct((form.size,), form.dtype)
+
+    def both(x, args, captured):
+        function = term(args, captured)
+        return function.value(x), function.prox(x, 1.0)
+
+    value, p = jax.eval_shape(both, x, args, tuple(captured))
+    if value.shape != () or p.shape != x.shape:
+        raise ValueError(
+            f"`nonsmooth` must have a scalar value and a prox shaped like x, which has {form.size} "
+            f"entries, but they are {_describe(value)} and {_describe(p)}."
+        )
 
 
 def _trace(name: str, fun: Callable, form: Form, x: Any, args: tuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 
 class LinearSolution(NamedTuple):
@@ -16,7 +17,7 @@ class LinearSolution(NamedTuple):
 
 
 def conjugate_gradient(
-    matvec: Callable[[Array], Array], rhs: Array, tol: float, max_steps: int
+    matvec: Callable[[Array], Array], rhs: Array, tol: ArrayLike, max_steps: int
 ) -> LinearSolution:
     """Conjugate gradients for a symmetric positive semidefinite A and b in its range.
 
@@ -66,7 +67,7 @@ class _Minres(NamedTuple):
 
 
 def minres(
-    matvec: Callable[[Array], Array], rhs: Array, tol: float, max_steps: int
+    matvec: Callable[[Array], Array], rhs: Array, tol: ArrayLike, max_steps: int
 ) -> LinearSolution:
     """MINRES for a symmetric, possibly indefinite A: ||b - A x|| minimal over the Krylov space.
 

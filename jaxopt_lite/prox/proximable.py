@@ -156,3 +156,27 @@ def _envelope_jvp(form, primals, tangents):
     by_function = jax.jvp(at_p, (function,), (tangents[0],))[1]
     slope = gap @ tangents[1] + by_function - 0.5 * (gap @ gap) * tangents[2]
     return _envelope(form, function, x, step), slope
+
+
+@proximable
+class Zero(Proximable):
+    """0: its prox is the identity; f* is the indicator of 0."""
+
+    separable = True
+
+    def value(self, x):
+        """Nothing."""
+        return jnp.zeros((), Form.of(x).dtype)
+
+    def prox(self, x, step=1.0):
+        """The point itself."""
+        return x
+
+    def conjugate_value(self, y):
+        """0 at 0, else infinite."""
+        form = Form.of(y)
+        return jnp.where(jnp.any(form.ravel(y) != 0), jnp.inf, 0).astype(form.dtype)
+
+    def nearest_subgradient(self, x, v):
+        """0 everywhere."""
+        return jax.tree.map(jnp.zeros_like, x)

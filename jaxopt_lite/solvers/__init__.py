@@ -12,6 +12,7 @@ from .constrained import (
 )
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
+from .proximal import FISTA, ISTA, ProximalLBFGS, ProximalNewton
 from .smooth import (
     BFGS,
     LBFGS,
@@ -37,6 +38,8 @@ from .smooth import (
 
 __all__ = [
     "BFGS",
+    "FISTA",
+    "ISTA",
     "ITP",
     "LBFGS",
     "LBFGSB",
@@ -71,6 +74,8 @@ __all__ = [
     "PolyakStep",
     "ProjectedGradient",
     "ProximalInteriorPoint",
+    "ProximalLBFGS",
+    "ProximalNewton",
     "SaddleFreeNewton",
     "TrustRegion",
     "choose",

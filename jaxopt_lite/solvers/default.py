@@ -3,6 +3,7 @@
 from ..core import Displacement, Fixed, Problem, Solver, default_solver
 from .constrained import TRON, AugmentedLagrangian, InteriorPoint
 from .equations import Anderson, Brent
+from .proximal import ProximalLBFGS, ProximalNewton
 from .smooth import LevenbergMarquardt, TrustRegion
 
 EXACT_UP_TO = 200  # 35 ms a solve there, 4 to 10 by products; benchmarks/README.md
@@ -22,8 +23,12 @@ def choose(problem: Problem, size: int) -> Solver:
     one equation in one unknown between two ends `Brent`, which does not leave them.
     `TRON` for an objective within bounds: of 77 such CUTEst problems it ended stationary on all,
     `InteriorPoint` on 66, with three quarters of the evaluations. With constraints `InteriorPoint`,
-    and `AugmentedLagrangian`, which forms no matrix, above 1,000 variables.
+    and `AugmentedLagrangian`, which forms no matrix, above 1,000 variables. With a non-smooth term
+    `ProximalNewton`, quadratic once the active set is right, and `ProximalLBFGS` above 200
+    variables, of the first-order methods here the one of fewest evaluations.
     """
+    if "nonsmooth" in problem.features:
+        return ProximalNewton() if size <= EXACT_UP_TO else ProximalLBFGS()
     if isinstance(problem.eq, Displacement) and problem.kind == "equations":
         return Anderson()
     if problem.kind == "equations" and size == 1 and _is_bracket(problem.bounds):
