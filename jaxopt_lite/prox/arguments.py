@@ -114,19 +114,40 @@ def at_least(label: str, value: Array, least: float, way_out: str = "") -> Condi
     return require(lambda v: v >= least, (value,), message)
 
 
-def at_least_everywhere(label: str, value: PyTree, least: float) -> None:
+def is_number(leaf: Any) -> bool:
+    """An array or a number, traced or not; no placeholder, as transformations put into pytrees."""
+    return isinstance(leaf, (np.ndarray, np.generic, int, float, jax.Array))
+
+
+def above(least: float, strict: bool = False) -> Callable[[Any], Any]:
+    """The test v >= least, or v > least."""
+    return lambda v: v > least if strict else v >= least
+
+
+def at_least_everywhere(label: str, value: PyTree, least: float, strict: bool = False) -> None:
     """Refuse numbers below `least`, or NaN, where they are known; leaves may be placeholders."""
+    test, relation = above(least, strict), ">" if strict else ">="
     for leaf in jax.tree.leaves(value):
-        if not isinstance(leaf, (np.ndarray, np.generic, int, float, jax.Array)) or not known(leaf):
+        if not is_number(leaf) or not known(leaf):
             continue
-        if not np.all(np.asarray(leaf) >= least):
+        if not np.all(test(np.asarray(leaf))):
             worst = float(np.min(np.asarray(leaf)))
-            raise ValueError(f"{label} must be >= {least:g} everywhere, but {worst!r} came.")
+            raise ValueError(
+                f"{label} must be {relation} {least:g} everywhere, but {worst!r} came."
+            )
 
 
 def nan_unless(test: Callable[[Array], Array], values: PyTree) -> PyTree:
     """`values`, NaN where `test` fails: what is traced cannot be refused."""
     return jax.tree.map(lambda v: v if known(v) else jnp.where(test(v), v, jnp.nan), values)
+
+
+def total(form: Form, *terms: PyTree) -> Array:
+    """The sum of all entries of pytrees, in the dtype of `form`."""
+    return sum(
+        (jnp.sum(leaf.astype(form.dtype)) for leaf in jax.tree.leaves(terms)),
+        start=jnp.zeros((), form.dtype),
+    )
 
 
 def valid(point: PyTree, inputs: PyTree, *conditions: Condition) -> PyTree:

@@ -30,6 +30,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
 from jax.typing import ArrayLike
 
 from ..linalg import Form, as_pytree, static
@@ -87,16 +89,35 @@ class Proximable:
 
     def on_vector(self, form: Form) -> "Proximable":
         """The same function of the vector `form.ravel(x)`."""
-        if not self.separable:
-            return OnVector(self, form)
+        return OnVector(self, form)
 
-        def flat(parameter: PyTree) -> PyTree:
-            if jax.tree_util.all_leaves([parameter]) and jnp.ndim(parameter) == 0:
-                return parameter
-            return form.ravel(parameter)
+    def conjugate(self) -> "Proximable":
+        """The function f*, whose prox follows from that of f by Moreau's identity."""
+        from .calculus import Conjugate  # which stands on this module
 
-        names = [f.name for f in dataclasses.fields(self) if not f.metadata.get("static")]  # type: ignore[arg-type]
-        return rebuilt(self, **{name: flat(getattr(self, name)) for name in names})
+        return Conjugate(self)
+
+    def __add__(self, other: "Proximable") -> "Proximable":
+        """The sum of both; see `Sum` for when it has a prox."""
+        from .calculus import Sum
+
+        if not isinstance(other, Proximable):
+            return NotImplemented
+        return Sum((*_terms(self), *_terms(other)))
+
+    def __mul__(self, factor: ArrayLike) -> "Proximable":
+        """A factor > 0 times the function."""
+        from .calculus import Scaled
+
+        return NotImplemented if isinstance(factor, Proximable) else Scaled(factor, self)
+
+    __rmul__ = __mul__
+
+
+def _terms(function: Proximable) -> tuple[Proximable, ...]:
+    from .calculus import Sum
+
+    return function.functions if isinstance(function, Sum) else (function,)
 
 
 @typing.dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static,))
@@ -121,12 +142,18 @@ class OnVector(Proximable):
     function: Proximable
     form: Form = static()
 
+    @property
+    def separable(self):  # type: ignore[override]
+        """As the function is."""
+        return self.function.separable
+
     def value(self, x):
         """Its value at the pytree."""
         return self.function.value(self.form.unravel(x)).astype(self.form.dtype)
 
     def prox(self, x, step=1.0):
         """Its prox, raveled."""
+        step = step if jnp.ndim(step) == 0 else self.form.unravel(step)
         return self.form.ravel(self.function.prox(self.form.unravel(x), step))
 
     def conjugate_value(self, y):
@@ -146,15 +173,33 @@ def _envelope(form: Form, function: Proximable, x: Array, step: Array) -> Array:
     return value + jnp.sum((x - p) ** 2) / (2 * step)
 
 
-@_envelope.defjvp
+@functools.partial(_envelope.defjvp, symbolic_zeros=True)
 def _envelope_jvp(form, primals, tangents):
     function, x, step = primals
     p = form.ravel(function.prox(form.unravel(x), step))
     gap = (x - p) / step
-    # p is the minimiser: what moves the envelope moves it at p held fixed.
-    at_p = lambda f: f.value(form.unravel(p)).astype(form.dtype)
-    by_function = jax.jvp(at_p, (function,), (tangents[0],))[1]
-    slope = gap @ tangents[1] + by_function - 0.5 * (gap @ gap) * tangents[2]
+    still = lambda tangent: isinstance(tangent, SymbolicZero) or tangent.dtype == float0
+    slope = jnp.zeros_like(x[0])
+    if not still(tangents[1]):
+        slope = slope + gap @ tangents[1]
+    if not still(tangents[2]):
+        slope = slope - 0.5 * (gap @ gap) * tangents[2]
+    leaves, treedef = jax.tree.flatten(function)
+    moves = jax.tree.leaves(tangents[0])
+    moving = [i for i, move in enumerate(moves) if not still(move)]
+
+    def at_x(*moved):
+        """F(p) - <gap, p>: p moves too, and if f is infinite next to it that is all that shows."""
+        new = list(leaves)
+        for i, leaf in zip(moving, moved, strict=True):
+            new[i] = leaf
+        function = jax.tree.unflatten(treedef, new)
+        p = form.ravel(function.prox(form.unravel(x), step))
+        return function.value(form.unravel(p)).astype(form.dtype) - gap @ p
+
+    if moving:
+        at, along = [leaves[i] for i in moving], [moves[i] for i in moving]
+        slope = slope + jax.jvp(at_x, tuple(at), tuple(along))[1]
     return _envelope(form, function, x, step), slope
 
 
