@@ -8,6 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Batched LAPACK calls wait inside the pool of XLA's CPU threads for others of that pool. Where it
+# has two, a program with two such calls at once can wait for ever: ours are ordered by their data,
+# and test_regressions.py runs one with the pool that users have, but a suite must not hang.
+os.environ.setdefault("PJRT_NPROC", "8")
 # Nearly all the time goes into compiling programs that run for a millisecond: do not optimise them.
 # Without fusion emitters, jaxlib 0.10 compiles in 2/5 of the CPU time, and 0.7 in 9/10; a release
 # that does not know the flag would refuse to start, so that later ones do not get it unseen.
