@@ -6,6 +6,7 @@ from .covariance import Covariance, covariance
 from .critical_points import CriticalPoints, find_critical_points
 from .duality import Duality, duality
 from .kkt import ConstraintReport, Qualification, ReducedHessian
+from .nonsmooth import NonsmoothReport
 from .sensitivity import Expansion, Sensitivity, sensitivity
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Evidence",
     "Expansion",
     "Kind",
+    "NonsmoothReport",
     "Qualification",
     "ReducedHessian",
     "Sensitivity",

@@ -14,6 +14,7 @@ from ..core.tracing import flatten
 from ..linalg import Form
 from .classify import CriticalPoint, Kind, describe, second_order_report
 from .kkt import DENSE_LIMIT, ConstraintReport, examine
+from .nonsmooth import NonsmoothReport, examine_nonsmooth, nonsmooth_lines
 
 PyTree = Any
 
@@ -25,7 +26,8 @@ class Certificate:
 
     `residuals` are the first-order conditions, unscaled; `verdict` a `Kind` code. `second_order` is
     the `CriticalPoint` of a problem without constraints, else None; `constraints` the
-    `ConstraintReport` of one with constraints, else None. `certified` is True for a strict local
+    `ConstraintReport` of one with constraints, `nonsmooth` the `NonsmoothReport` of one with a
+    non-smooth term, else None. `certified` is True for a strict local
     minimum: the one verdict that a second-order test can prove of a minimiser.
     """
 
@@ -34,6 +36,7 @@ class Certificate:
     constraints: ConstraintReport | None
     verdict: Array
     certified: Array
+    nonsmooth: NonsmoothReport | None = None
 
     def __str__(self) -> str:
         """A short report a person can read."""
@@ -46,6 +49,8 @@ class Certificate:
             kinds = (f"{c} {Kind(int(k)).name}" for k, c in zip(names, counts, strict=True))
             return f"Certificates {codes.shape}: {good} certified; {', '.join(kinds)}"
         head = "CERTIFIED" if bool(self.certified) else "NOT CERTIFIED as a minimum"
+        if self.nonsmooth is not None:
+            return f"{head}: " + "\n".join(nonsmooth_lines(self, _count))
         if self.constraints is None:
             assert self.second_order is not None
             return f"{head}: " + "\n".join(second_order_report(self.second_order))
@@ -60,6 +65,7 @@ def certify(
     *,
     tol: ArrayLike | None = None,
     evidence: bool = True,
+    floor: ArrayLike | None = None,
 ) -> Certificate:
     """Certify a point, whatever found it: nothing of a solver but its point is used.
 
@@ -78,8 +84,13 @@ def certify(
                                  where constraints bind weakly the critical cone decides, by faces
         no multipliers           not a critical point; or, where MFCQ fails too, not decided
 
+    With a non-smooth term g: the distance of -grad f(x) to the subdifferential of g at x, where x
+    is at a kink of g and with how much slack, the Hessian of f + g along the active manifold, and a
+    duality gap; see `NonsmoothReport`.
+
     Args:
-        problem: the problem; no `nonsmooth` term. Or a `QuadraticProgram`, without `args`.
+        problem: the problem; not constraints and a `nonsmooth` term at once. Or a
+            `QuadraticProgram`, without `args`.
         solution: a `Solution`, or a point x of its own.
         args: tuple of pytrees, those of the solve.
         multipliers: those to be certified with x, for every constraint; signs as in `Multipliers`.
@@ -89,9 +100,12 @@ def certify(
         evidence: without constraints, look at higher derivatives and samples where the Hessian is
             singular.
 
+        floor: a number that the smooth objective is never below, 0 for most losses: with it the
+            gap of a problem with a non-smooth term is finite. None: 0 for a sum of squares.
+
     Works under `jit` and `vmap`. Cost O((n + m)^3), m counting both sides of the bounds. Raises
-    TypeError for a problem with a nonsmooth term, ValueError above 3,000 variables, or 1,000 with
-    constraints, and as `solve` does for bad input.
+    TypeError for constraints beside a nonsmooth term, ValueError above 3,000 variables, or 1,000
+    with constraints or a nonsmooth term, and as `solve` does for bad input.
 
     Sources: Nocedal & Wright (2006), chapter 12; Bertsekas (2016), section 4.3; Mangasarian &
     Fromovitz (1967); Facchinei, Fischer & Kanzow (1998) for what counts as active.
@@ -101,10 +115,11 @@ def certify(
         program = checked(problem)
         problem, args = program.problem(), (program,)
     check.is_problem(problem)
-    if problem.nonsmooth is not None:
+    if problem.nonsmooth is not None and len(problem.features) > 1:
         raise TypeError(
-            "`certify` covers smooth problems in this version, but a nonsmooth term came. Write it "
-            "with constraints, |x| as t with -t <= x <= t for instance."
+            "`certify` takes constraints or a nonsmooth term, but this problem has both. Make the "
+            "bounds part of the term, with `jol.prox.Box`, or the term constraints, |x| as t with "
+            "-t <= x <= t for instance."
         )
     x = solution.x if isinstance(solution, Solution) else solution
     if not problem.features:
@@ -128,11 +143,16 @@ def certify(
     form = Form.of(x)
     if form.size > DENSE_LIMIT:
         raise ValueError(
-            f"`x` has {form.size} variables; with constraints the certificate is dense, for at "
-            f"most {DENSE_LIMIT}. `problem.residuals(Point(x, multipliers), args)` measures the "
-            "KKT conditions at any size."
+            f"`x` has {form.size} variables; with constraints or a nonsmooth term the certificate "
+            f"is dense, for at most {DENSE_LIMIT}. `problem.residuals(Point(x, multipliers), args)` "
+            "measures the KKT conditions at any size."
         )
     flat, captured = flatten(problem, form, args)
+    if problem.nonsmooth is not None:
+        params = (args, captured)
+        residuals, seen, kind = examine_nonsmooth(flat, form, x, params, tol, floor)
+        certified = kind == Kind.STRICT_MINIMUM
+        return Certificate(residuals, None, None, kind, certified, seen)
     residuals, report, kind = examine(flat, form, x, (args, captured), multipliers, tol)
     return Certificate(
         residuals=residuals,
@@ -141,6 +161,11 @@ def certify(
         verdict=kind,
         certified=kind == Kind.STRICT_MINIMUM,
     )
+
+
+def _count(flags: PyTree) -> int:
+    """How many are true."""
+    return sum(int(np.sum(np.asarray(leaf))) for leaf in jax.tree.leaves(flags))
 
 
 # -- the report of a problem with constraints ------------------------------------------------------

@@ -67,6 +67,11 @@ class Implicit:
                 f"`unfinished` must be 'nan' or 'allow', but {self.unfinished!r} came."
             )
 
+    def is_symmetric(self, size: int) -> bool:
+        """Whether a system of `size` equations, were it symmetric, is solved so by products."""
+        matrix_free = self.linear_solver == "auto" and size > DENSE_LIMIT
+        return matrix_free or self.linear_solver in ("cg", "minres")
+
     def solve(self, matvec: Callable[[Array], Array], rhs: Array, symmetric: bool) -> Array:
         """X with matvec(x) = rhs, by the chosen method."""
         method = self.linear_solver

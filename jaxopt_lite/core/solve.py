@@ -195,8 +195,17 @@ def _attach(
 def _attach_fixed_point(
     problem: FlatProblem, how: Implicit, x: Array, params: tuple, finished: Array
 ) -> Array:
-    """X with the derivative of the proximal fixed point."""
-    return attach(problem.fixed_point, False, how, x, params, finished)
+    """X with the derivative of the proximal fixed point x = prox(u), u = x - grad f(x).
+
+    By a factorisation from the equation in x; matrix-free from the one in u, whose system
+    J (I - J) + J H J is symmetric, and for the l1 norm the Hessian on the support: conjugate
+    gradients take at most about as many products as that has entries.
+    """
+    if not how.is_symmetric(x.shape[0]):
+        return attach(problem.fixed_point, False, how, x, params, finished)
+    u = lax.stop_gradient(x - problem.gradient(x, params))
+    u = attach(problem.normal_map, True, how, u, params, finished)
+    return follow(problem.backward, x, u, params)
 
 
 def _shaped(problem: FlatProblem, form: Form, multipliers: Multipliers) -> Multipliers:

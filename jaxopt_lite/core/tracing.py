@@ -96,6 +96,19 @@ class FlatProblem(Problem):
         """
         return x - self.term(args).prox(x - self.gradient(x, args), 1.0)
 
+    def backward(self, u: Array, args: tuple) -> Array:
+        """The backward step prox(u, 1)."""
+        return self.term(args).prox(u, 1.0)
+
+    def normal_map(self, u: Array, args: tuple) -> Array:
+        """J N, N(u) = grad f(prox(u)) + u - prox(u), zero where prox(u) is optimal.
+
+        J, the Jacobian of the prox, makes the Jacobian symmetric there: J (I - J) + J H J.
+        Source: Robinson (1992) for N.
+        """
+        x, push = jax.linearize(lambda u: self.backward(u, args), u)
+        return push(self.gradient(x, args) + u - x)
+
     def force(self, point: Point, args: tuple) -> Array:
         """The gradient of f + eq_mult . eq + ineq_mult . ineq: what the bounds hold against."""
         prices = Multipliers(point.multipliers.eq, point.multipliers.ineq)

@@ -114,7 +114,8 @@ class ForwardBackward(Solver):
         short, secant = self._short(state.base, new, state.length)
         fresh = once(start | (~state.leaps & short))
         failed = ~start & ~state.leaps & ~fresh
-        length = self._length(state, new, start, fresh, failed, secant)
+        # t is a number that was found, not a function of the data.
+        length = self._length(*lax.stop_gradient((state, new, start, fresh, failed, secant)))
 
         after = term.prox(new.x - length * gradient, length)
         total = value + term.value(new.x)
