@@ -150,6 +150,20 @@ def total(form: Form, *terms: PyTree) -> Array:
     )
 
 
+def slack(dtype) -> float:
+    """eps^(3/5): who is so near to a set, for numbers of size 1, is a member.
+
+    Members are computed, as projections and by Moreau's identity, with errors of eps times what
+    they were computed from.
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.6
+
+
+def within(size: Array, bound: Array) -> Array:
+    """`size` <= `bound`, with some slack."""
+    return size <= bound * (1 + slack(size.dtype))
+
+
 def valid(point: PyTree, inputs: PyTree, *conditions: Condition) -> PyTree:
     """`point`, a function of `inputs`; where a condition fails NaN, in value and derivative.
 

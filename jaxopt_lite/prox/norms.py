@@ -1,5 +1,6 @@
 """Norms and sums of norms: what makes whole groups, rows or singular values vanish.
 
+`conjugate_value` is infinite beyond w (1 + eps^(3/5)): rounding is no reason to be so.
 Moreau's identity: the prox of t w ||.|| is x minus the projection on the ball, of radius t w, of
 the dual norm. So it is a projection of `projections`, with the derivative of that.
 """
@@ -22,6 +23,7 @@ from .arguments import (
     nan_unless,
     parameter,
     tree,
+    within,
 )
 from .proximable import Proximable, proximable
 from .separable import soft_threshold
@@ -78,7 +80,7 @@ class L2(Weighted):
         """0 where ||y||_2 <= w, else infinite."""
         form, vector = flat(tree("`y`", y))
         length, weight = norm(vector), weight_of(self, form.dtype)
-        return infinite_unless(length <= weight, length + weight)
+        return infinite_unless(within(length, weight), length + weight)
 
     def nearest_subgradient(self, x, v):
         """W x / ||x||; at 0 the projection of v on the ball of radius w."""
@@ -126,7 +128,7 @@ class Linf(Weighted):
         """0 where ||y||_1 <= w, else infinite."""
         form, vector = flat(tree("`y`", y))
         length, weight = jnp.sum(jnp.abs(vector)), weight_of(self, form.dtype)
-        return infinite_unless(length <= weight, length + weight)
+        return infinite_unless(within(length, weight), length + weight)
 
     def nearest_subgradient(self, x, v):
         """W times a mean of the signs at the largest entries; at 0, |g|_1 <= w."""
@@ -181,7 +183,7 @@ class L1Linf(Weighted):
         """0 where sum_j |y_ij| <= w_i for all rows, else infinite."""
         y, weight = self._rows(y)
         lengths = jnp.sum(jnp.abs(y), axis=1)
-        return infinite_unless(jnp.all(lengths <= weight), jnp.sum(lengths + weight))
+        return infinite_unless(jnp.all(within(lengths, weight)), jnp.sum(lengths + weight))
 
     def nearest_subgradient(self, x, v):
         """Row by row."""
@@ -240,7 +242,7 @@ class GroupLasso(Proximable):
         """0 where ||y_g|| <= w_g for all groups, else infinite."""
         _, vector, labels, weight = self._matched("`y`", y)
         lengths = _group_norms(vector, labels)
-        return infinite_unless(jnp.all(lengths <= weight), jnp.sum(lengths + weight))
+        return infinite_unless(jnp.all(within(lengths, weight)), jnp.sum(lengths + weight))
 
     def nearest_subgradient(self, x, v):
         """w_g x_g / ||x_g||; where x_g = 0, v_g projected on the ball of radius w_g."""
@@ -317,7 +319,7 @@ class Nuclear(Weighted):
         y = array("`y`", y, 2, MATRIX)
         largest = jnp.max(jnp.linalg.svd(y, compute_uv=False))
         weight = weight_of(self, y.dtype)
-        return infinite_unless(largest <= weight, largest + weight)
+        return infinite_unless(within(largest, weight), largest + weight)
 
     def nearest_subgradient(self, x, v):
         """W U V' + what of v is orthogonal to both spaces of x, its singular values cut to w."""

@@ -6,6 +6,8 @@ A class writes phi on arrays: `_value`, `_prox`, `_conjugate`, `_subgradient`, o
 the order of its fields. A field `weight` is left out there, since w phi follows from phi:
 
     prox of t w phi,    (w phi)*(y) = w phi*(y / w),    d(w phi) = w dphi
+
+Where phi* is infinite beyond a bound, it is so beyond 1 + eps^(3/5) times that.
 """
 
 import dataclasses
@@ -31,6 +33,7 @@ from .arguments import (
     parameters,
     total,
     tree,
+    within,
 )
 from .proximable import Proximable, proximable, rebuilt
 
@@ -129,27 +132,6 @@ def _indicator(inside: Array, like: Array) -> Array:
 
 
 @proximable
-class Zero(Separable):
-    """0 everywhere: prox is the identity, f* the indicator of 0."""
-
-    @staticmethod
-    def _value(x):
-        return jnp.zeros_like(x)
-
-    @staticmethod
-    def _prox(x, t):
-        return x
-
-    @staticmethod
-    def _conjugate(y):
-        return _indicator(y == 0, y)
-
-    @staticmethod
-    def _subgradient(x, v):
-        return jnp.zeros_like(x)
-
-
-@proximable
 class L1(Separable):
     """sum_i w_i |x_i|, w >= 0: what makes answers sparse.
 
@@ -174,7 +156,7 @@ class L1(Separable):
 
     @staticmethod
     def _conjugate(y):
-        return _indicator(jnp.abs(y) <= 1, y)
+        return _indicator(within(jnp.abs(y), 1), y)
 
     @staticmethod
     def _subgradient(x, v):
@@ -354,7 +336,7 @@ class Huber(Separable):
 
     @staticmethod
     def _conjugate(y, delta):
-        return 0.5 * y**2 + _indicator(jnp.abs(y) <= delta, y + delta)
+        return 0.5 * y**2 + _indicator(within(jnp.abs(y), delta), y + delta)
 
     @staticmethod
     def _subgradient(x, v, delta):
@@ -385,7 +367,7 @@ class Hinge(Separable):
 
     @staticmethod
     def _conjugate(y):
-        return y + _indicator((y >= -1) & (y <= 0), y)
+        return y + _indicator(within(jnp.abs(2 * y + 1), 1), y)
 
     @staticmethod
     def _subgradient(x, v):
@@ -417,8 +399,8 @@ class Logistic(Separable):
 
     @staticmethod
     def _conjugate(y):
-        inside = (y >= -1) & (y <= 0)
-        s = jnp.where(inside, -y, 0)
+        inside = within(jnp.abs(2 * y + 1), 1)
+        s = jnp.where(inside, jnp.clip(-y, 0, 1), 0)
         return xlogy(s, s) + xlogy(1 - s, 1 - s) + _indicator(inside, y)
 
     @staticmethod
