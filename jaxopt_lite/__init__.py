@@ -1,6 +1,6 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
-from . import implicit, prox
+from . import implicit, learning, prox
 from .certify import (
     Certificate,
     Covariance,
@@ -151,6 +151,7 @@ __all__ = [
     "find_critical_points",
     "fixed_point",
     "implicit",
+    "learning",
     "least_squares",
     "minimize",
     "projections",
