@@ -159,7 +159,7 @@ def slack(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** 0.6
 
 
-def within(size: Array, bound: Array) -> Array:
+def within(size: Array, bound: ArrayLike) -> Array:
     """`size` <= `bound`, with some slack."""
     return size <= bound * (1 + slack(size.dtype))
 

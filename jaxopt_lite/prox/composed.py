@@ -125,16 +125,13 @@ class Composed(Proximable):
         return value + infinite_unless(missed <= rounding, missed)
 
     def nearest_subgradient(self, x, v):
-        """A' times that of f for A v / c, and what of v A' does not reach left out; A A' = c I."""
+        """By the prox, so where A A' = c I: kinks of f at A x + b are met up to rounding only."""
         if self.gram is None:
             raise NotImplementedError(
                 f"The subgradients of {type(self.function).__name__}(A x + b) have a formula only "
                 f"where A A' = c I. Use {SPLITTING}, whose multipliers say which one it is."
             )
-        x, v = tree("`x`", x), tree("`v`", v)
-        gram = jnp.asarray(self.gram, Form.of(x).dtype)
-        u = jax.tree.map(lambda leaf: leaf / gram.astype(leaf.dtype), self._linear(v))
-        return self.transpose(self.function.nearest_subgradient(self.apply(x), u), x)
+        return super().nearest_subgradient(x, v)
 
     def on_vector(self, form):
         """The same function of the vector `form.ravel(x)`, with a transpose that needs no x."""
@@ -208,7 +205,8 @@ class Custom(Proximable):
         )
 
     Derivatives of answers are taken through your `prox`; subgradients are its limit for small
-    steps. Checks of both: `value(p) + ||p - x||^2 / (2 step)` is least at p = prox(x, step).
+    steps. Numbers that are traced or differentiated are bound by `jax.tree_util.Partial`, which
+    makes them leaves; plain functions must not close over such. Checks of both: `value(p) + ||p - x||^2 / (2 step)` is least at p = prox(x, step).
 
     Args:
         value: x -> a number, infinite outside the domain.

@@ -76,6 +76,14 @@ class Proximable:
         ahead = form.unravel(x + t * v)
         return form.unravel(v + (x - form.ravel(self.prox(ahead, t))) / t)
 
+    @property
+    def has_subgradient(self) -> bool:
+        """Whether `nearest_subgradient` is a closed form, of this and of what it is made of."""
+        parts = (getattr(self, f.name) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        nodes = jax.tree.leaves(tuple(parts), is_leaf=lambda node: isinstance(node, Proximable))
+        inner = all(node.has_subgradient for node in nodes if isinstance(node, Proximable))
+        return inner and type(self).nearest_subgradient is not Proximable.nearest_subgradient
+
     # -- what follows from these -----------------------------------------------------------------
 
     def envelope(self, x: PyTree, step: ArrayLike = 1.0) -> Array:

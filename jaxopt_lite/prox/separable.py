@@ -363,7 +363,8 @@ class Hinge(Separable):
 
     @staticmethod
     def _prox(x, t):
-        return jnp.where(x >= 1, x, jnp.where(x < 1 - t, x + t, jnp.ones_like(x) + 0 * t))
+        between = (x < 1) & (x >= 1 - t)
+        return jnp.where(between, 1, x + jnp.where(x >= 1, 0 * t, t))  # NaN stays NaN
 
     @staticmethod
     def _conjugate(y):

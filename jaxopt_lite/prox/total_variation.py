@@ -89,7 +89,7 @@ def _denoised(x: Array, weight: Array) -> Array:
     if x.size == 1:
         return x
     jumps = _jumps(*lax.stop_gradient((x, weight)))
-    return _levels(x, weight, jumps)
+    return jnp.where(jnp.any(jnp.isnan(weight)), jnp.nan, _levels(x, weight, jumps))
 
 
 def _means(values: Array, jumps: Array) -> Array:
