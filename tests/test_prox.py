@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxopt_lite import projections
 from jaxopt_lite import prox as of
 from jaxopt_lite.linalg import Form
+from jaxopt_lite.prox import total_variation
 
 N = 6
 GROUPS = np.array([0, 1, 0, 2, 2, 1])
@@ -412,3 +413,55 @@ def test_maps_of_overlapping_groups_and_differences_are_there_for_splitting(rng)
     np.testing.assert_allclose(g.transpose(y) @ v, y @ g.apply(jnp.asarray(v)))
     with pytest.raises(NotImplementedError, match="CondatVu"):
         f.prox(x)
+
+
+def test_images_against_the_dual_by_scipy_and_to_the_stated_error(rng):
+    x = rng.normal(size=(4, 5))
+    D = np.asarray(jax.jacobian(lambda x: total_variation._slopes(x).ravel())(jnp.asarray(x)))
+    D = D.reshape(40, 20)[np.any(D.reshape(40, 20) != 0, axis=1)]
+    dual = scipy.optimize.lsq_linear(D.T, x.ravel(), (-0.3, 0.3), "bvls", tol=1e-15)
+    expected = x.ravel() - D.T @ dual.x
+    spread = np.linalg.norm(x - np.mean(x))
+    for tol in (1e-2, 1e-5, 1e-8):
+        f = of.TotalVariation2D(0.3, tol=tol, isotropic=False)
+        p = np.asarray(f.prox(jnp.asarray(x)))
+        assert np.linalg.norm(p.ravel() - expected) <= 1.01 * tol * spread
+    f = of.TotalVariation2D(0.6, tol=1e-10)  # the step makes 0.3 of it
+    p = f.prox(jnp.asarray(x), 0.5)
+    y = (x - p) / 0.5
+    np.testing.assert_allclose(f.value(p), jnp.sum(p * y), atol=1e-8)  # f is homogeneous
+    others = jnp.asarray(rng.normal(size=(500, 4, 5)))
+    assert np.all(jax.vmap(f.value)(others) >= jnp.sum(others * y, axis=(1, 2)) - 1e-8)
+    np.testing.assert_allclose(f.nearest_subgradient(p, y), y, atol=1e-7)
+    # A smaller variation than that along the axes, and a flat image from a large weight
+    assert float(f.value(p)) <= float(of.TotalVariation2D(0.6, isotropic=False).value(p))
+    flat = of.TotalVariation2D(100.0).prox(jnp.asarray(x))
+    np.testing.assert_allclose(flat, np.mean(x), atol=1e-5 * spread)
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+def test_derivatives_of_images(isotropic, rng):
+    x, dx = jnp.asarray(rng.normal(size=(4, 5))), jnp.asarray(rng.normal(size=(4, 5)))
+    make = lambda w: of.TotalVariation2D(w, tol=1e-12, isotropic=isotropic, max_steps=20_000)
+    prox = lambda x, w: make(w).prox(x)
+    push = jax.jit(lambda x, w: jax.jvp(prox, (x, w), (dx, jnp.ones_like(w))))
+    w, h = jnp.asarray(0.2), 1e-5
+    _, along = push(x, w)
+    difference = (push(x + h * dx, w + h)[0] - push(x - h * dx, w - h)[0]) / (2 * h)
+    np.testing.assert_allclose(along, difference, atol=1e-6)
+    bars = jax.jit(jax.grad(lambda x, w: jnp.sum(dx * prox(x, w)), (0, 1)))(x, w)
+    np.testing.assert_allclose(jnp.sum(bars[0] * dx) + bars[1], jnp.sum(along * dx), rtol=1e-8)
+    assert np.all(np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(prox(x, w))))(jnp.zeros((4, 5)))))
+
+
+def test_an_image_is_denoised_in_a_batch_and_in_float32(rng):
+    clean = np.zeros((24, 24))
+    clean[6:16, 4:20] = 1
+    x = jnp.asarray(clean + 0.15 * rng.normal(size=(3, 24, 24)), jnp.float32)
+    p = jax.jit(jax.vmap(of.TotalVariation2D(0.15).prox))(x)
+    assert p.dtype == jnp.float32
+    p = np.asarray(p)
+    # The noise falls to less than a half of what it was.
+    assert np.sqrt(np.mean((p - clean) ** 2)) < 0.075
+    alone = of.TotalVariation2D(0.15).prox(x[1])
+    np.testing.assert_allclose(p[1], alone, atol=1e-5)

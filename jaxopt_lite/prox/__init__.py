@@ -19,7 +19,7 @@ from .separable import (
     NonNegative,
     SquaredL2,
 )
-from .total_variation import TotalVariation
+from .total_variation import TotalVariation, TotalVariation2D
 
 __all__ = [
     "L1",
@@ -51,6 +51,7 @@ __all__ = [
     "Sum",
     "Tilted",
     "TotalVariation",
+    "TotalVariation2D",
     "Zero",
     "overlapping_groups",
     "projections",

@@ -388,6 +388,12 @@ class Sum(Proximable):
         """If all of them are."""
         return all(f.separable for f in self.functions)
 
+    @property
+    def has_subgradient(self):
+        """Where no more than one of them has a kink."""
+        rest = [f for f in self.functions if not isinstance(f, (SquaredL2, Zero))]
+        return len(rest) <= 1 and all(f.has_subgradient for f in rest)
+
     def value(self, x):
         """The sum of the values."""
         x = tree("`x`", x)

@@ -124,15 +124,6 @@ class Composed(Proximable):
         value = self.function.conjugate_value(u) - at.ravel(u) @ offset
         return value + infinite_unless(missed <= rounding, missed)
 
-    def nearest_subgradient(self, x, v):
-        """By the prox, so where A A' = c I: kinks of f at A x + b are met up to rounding only."""
-        if self.gram is None:
-            raise NotImplementedError(
-                f"The subgradients of {type(self.function).__name__}(A x + b) have a formula only "
-                f"where A A' = c I. Use {SPLITTING}, whose multipliers say which one it is."
-            )
-        return super().nearest_subgradient(x, v)
-
     def on_vector(self, form):
         """The same function of the vector `form.ravel(x)`, with a transpose that needs no x."""
         matrix = _OnVector(self.matrix, form) if callable(self.matrix) else self.matrix
@@ -206,7 +197,8 @@ class Custom(Proximable):
 
     Derivatives of answers are taken through your `prox`; subgradients are its limit for small
     steps. Numbers that are traced or differentiated are bound by `jax.tree_util.Partial`, which
-    makes them leaves; plain functions must not close over such. Checks of both: `value(p) + ||p - x||^2 / (2 step)` is least at p = prox(x, step).
+    makes them leaves; plain functions must not close over such. To check both: `value(p) + ||p -
+    x||^2 / (2 step)` is least at p = prox(x, step).
 
     Args:
         value: x -> a number, infinite outside the domain.

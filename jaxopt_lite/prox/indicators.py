@@ -70,6 +70,11 @@ class Indicator(Proximable):
         """The projection."""
         return self.projection(x)
 
+    @property
+    def has_subgradient(self):
+        """No: only the limit."""
+        return False
+
     def nearest_subgradient(self, x, v):
         """`v` less its projection on the tangent cone, by a short step; NaN outside."""
         normal = super().nearest_subgradient(x, v)
