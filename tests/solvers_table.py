@@ -290,6 +290,50 @@ ROWS = (
         float32=("booth", "logistic"),
         searches=False,
     ),
+    # Methods for a non-smooth term, which is zero here; test_nonsmooth.py has those with one.
+    Row(
+        name="ISTA",
+        make=lambda case: jol.ISTA(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic", "linear_full_rank", "beale"),
+        float32=("booth", "logistic"),
+    ),
+    Row(
+        name="FISTA",
+        make=lambda case: jol.FISTA(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic", "linear_full_rank"),
+        float32=("booth", "logistic"),
+    ),
+    Row(
+        name="ProximalLBFGS",
+        make=lambda case: jol.ProximalLBFGS(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=("booth", "logistic", "rosenbrock", "beale", "box", "quadratic"),
+        stubborn=frozenset({"quadratic"}),  # as for LBFGS
+        float32=("booth", "logistic", "beale"),
+    ),
+    Row(
+        name="ProximalNewton",
+        make=lambda case: jol.ProximalNewton(),
+        tol=1e-8,
+        max_steps=3000,
+        # On Beale, Wood it takes no account of negative curvature: to infinity, or no end in sight.
+        cases=("booth", "logistic", "rosenbrock", "box", "bard"),
+        float32=("booth", "logistic", "rosenbrock"),
+    ),
+    Row(
+        name="ProximalNewton-cg",
+        make=lambda case: jol.ProximalNewton("cg"),
+        variant=True,
+        tol=1e-6,
+        max_steps=3000,
+        cases=("booth", "logistic", "rosenbrock"),
+        unrolls=False,
+    ),
     Row(
         name="Nesterov",
         make=lambda case: jol.Nesterov(),

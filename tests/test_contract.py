@@ -189,19 +189,11 @@ def test_unbounded_problem_is_never_converged(row, kind):
     assert sol.status in expected, sol
 
 
-class _Nonsmooth:
-    def value(self, x, *args):
-        return jnp.sum(jnp.abs(x))
-
-    def prox(self, x, step, *args):
-        return jnp.sign(x) * jnp.maximum(jnp.abs(x) - step, 0)
-
-
 FEATURES = {
     "eq": {"eq": lambda x, *args: x[0] - 1},
     "ineq": {"ineq": lambda x, *args: x[0] - 1},
     "bounds": {"bounds": (0.0, None)},
-    "nonsmooth": {"nonsmooth": _Nonsmooth()},
+    "nonsmooth": {"nonsmooth": jol.prox.L1()},
 }
 
 

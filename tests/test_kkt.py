@@ -347,9 +347,9 @@ def test_pytrees_and_float32():
 
 
 def test_bad_input():
-    norm = type("Norm", (), {"value": lambda *a: 0.0, "prox": lambda *a: a[1]})()
-    with pytest.raises(TypeError, match="nonsmooth"):
-        jol.certify(jol.Problem(sphere, nonsmooth=norm), jnp.zeros(2))
+    both = jol.Problem(sphere, bounds=(0.0, None), nonsmooth=jol.prox.L1())
+    with pytest.raises(TypeError, match="has both"):
+        jol.certify(both, jnp.zeros(2))
     with pytest.raises(TypeError, match="no constraints"):
         jol.certify(jol.Problem(sphere), jnp.zeros(2), multipliers=jol.Multipliers(eq=jnp.ones(1)))
     with pytest.raises(ValueError, match="1001 variables"):

@@ -144,8 +144,8 @@ def certify(
     if form.size > DENSE_LIMIT:
         raise ValueError(
             f"`x` has {form.size} variables; with constraints or a nonsmooth term the certificate "
-            f"is dense, for at most {DENSE_LIMIT}. `problem.residuals(Point(x, multipliers), args)` "
-            "measures the KKT conditions at any size."
+            f"is dense, for at most {DENSE_LIMIT}. `problem.residuals(Point(x, multipliers), args)`"
+            " measures the KKT conditions at any size."
         )
     flat, captured = flatten(problem, form, args)
     if problem.nonsmooth is not None:

@@ -109,7 +109,8 @@ def examine_nonsmooth(
         gap=_gap(problem, term, x, value, gradient, floor),
     )
     zero_residual = jnp.zeros_like(distance)
-    return Residuals(distance, zero_residual, zero_residual, zero_residual), report, kind
+    residuals = Residuals(distance, zero_residual, zero_residual, zero_residual)
+    return residuals, report, kind.astype(jnp.int32)
 
 
 def _kinks(term: Proximable, x: Array, gradient: Array, rounding: Array):

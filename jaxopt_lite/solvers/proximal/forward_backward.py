@@ -6,12 +6,10 @@
                                                          no:  it starts at p, as without a leap
 
 One evaluation of f and its gradient a step. What is reported is always some p: it is in the domain
-of the non-smooth term, has its exact zeros, and (x - p)/t - g(x) is a subgradient of that term at p
-by definition of the prox, so that
-
-    stationarity = || g(p) + (x - p)/t - g(x) ||_inf
-
-is no estimate: it bounds the distance of 0 to the subdifferential of f + nonsmooth at p.
+of the non-smooth term and has its exact zeros. Stationarity is the distance of 0 to the
+subdifferential of f + nonsmooth at p where that has a closed form; else || g(p) + (x - p)/t - g(x)
+||_inf, which bounds it, since (x - p)/t - g(x) is a subgradient of the term at p by definition of
+the prox.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -48,6 +46,7 @@ class ForwardBackwardState(NamedTuple):
     trial: Array  # where f is evaluated next
     leaps: Array  # whether that is a leap
     length: Array  # t
+    bounded: Array  # whether a t was too long yet
     memory: Any  # of the method
     accepted: Array  # how many p were measured; -1 before the start is evaluated
     idle: Array  # evaluations since the total last fell, or the residual shrank
@@ -78,7 +77,9 @@ class ForwardBackward(Solver):
     step_size: ArrayLike | None
     leaping: ClassVar[bool] = True
     trusts: ClassVar[bool] = False
-    growth: ClassVar[float] = 1.02  # of t after each measured p
+    growth: ClassVar[float] = (
+        1.02  # of t after each measured p; 1: leaps and momentum need it still
+    )
 
     def start_memory(self, x: Array) -> Any:
         """The method's memory before the start is evaluated."""
@@ -101,8 +102,8 @@ class ForwardBackward(Solver):
         length = zero + 1 if self.step_size is None else zero + self.step_size
         return ForwardBackwardState(
             point=Point(x), here=here, total=infinite, residual=infinite, base=here, after=x,
-            trial=x, leaps=jnp.array(False), length=length, memory=self.start_memory(x),
-            accepted=count - 1, idle=count,
+            trial=x, leaps=jnp.array(False), length=length, bounded=jnp.array(False),
+            memory=self.start_memory(x), accepted=count - 1, idle=count,
         )  # fmt: skip
 
     def step(self, problem, state, args):
@@ -113,15 +114,16 @@ class ForwardBackward(Solver):
         start = state.accepted < 0
         short, secant = self._short(state.base, new, state.length)
         fresh = once(start | (~state.leaps & short))
-        failed = ~start & ~state.leaps & ~fresh
+        # A leap was judged by t: where that is too long there, it is taken back, and t is kept.
+        back = jnp.any(state.base.x != state.here.x) & (not self.trusts)
+        missed = ~start & ~state.leaps & ~fresh
+        failed = missed & ~back
         # t is a number that was found, not a function of the data.
         length = self._length(*lax.stop_gradient((state, new, start, fresh, failed, secant)))
 
         after = term.prox(new.x - length * gradient, length)
         total = value + term.value(new.x)
-        move, change = new.x - state.base.x, gradient - state.base.gradient
-        residual = jnp.max(jnp.abs(change - move / state.length))
-        residual = choose(start, jnp.max(jnp.abs(new.x - after)) / length, residual)
+        residual = self._residual(state, new, after, term)
         here = choose(fresh, new, state.here)
         measured = Measured(
             here, state.base.x, state.here.x, after, length, residual, state.accepted
@@ -136,26 +138,46 @@ class ForwardBackward(Solver):
             ahead, wanted, memory = lax.cond(may, leap, lambda: old)
             leaps = may & wanted & jnp.all(jnp.isfinite(ahead))
         good = state.leaps & self._good(state, new, after, total, term)
+        bad = (missed & back) | (state.leaps & ~good)
         base = choose(fresh | good, new, choose(failed, state.base, here))
         again = lambda: term.prox(base.x - length * base.gradient, length)
-        trial = lax.cond(failed, again, lambda: choose(state.leaps & ~good, state.after, after))
+        trial = lax.cond(failed, again, lambda: choose(bad, state.after, after))
         trial = choose(leaps, ahead, trial)
 
         gain = (total < state.total) | (residual < state.residual)
-        nothing = failed | (fresh & ~gain) | (state.leaps & ~good)
+        if self.step_size is not None:  # a step that is too long rises until it is DIVERGED
+            gain = jnp.any(new.x != state.base.x)
+        nothing = failed | bad | (fresh & ~gain)
         return ForwardBackwardState(
             point=Point(here.x), here=here, total=held[0], residual=held[1], base=base,
-            after=held[2], trial=trial, leaps=leaps, length=length, memory=memory,
+            after=held[2], trial=trial, leaps=leaps, length=length,
+            bounded=state.bounded | failed, memory=memory,
             accepted=choose(fresh, state.accepted + 1, state.accepted),
             idle=choose(nothing, state.idle + 1, choose(fresh, 0, state.idle)),
         )  # fmt: skip
 
     def report(self, problem, state, args):
-        """The last p that was measured; the start itself is no such point."""
+        """The last p that was measured."""
         running, stalled = jnp.int32(Status.RUNNING), int(Status.STALLED)
         failure = choose(state.idle > PATIENCE, stalled, running)
         residuals = Residuals(state.residual, 0.0, 0.0, 0.0)
-        return Report(state.point, state.total, residuals, state.accepted > 0, failure)
+        sure = True if problem.term(args).has_subgradient else state.accepted > 0
+        return Report(state.point, state.total, residuals, sure, failure)
+
+    def _residual(self, state, new: Known, after: Array, term: Proximable) -> Array:
+        """||grad f + a subgradient of the term||_inf at the new p.
+
+        The nearest one where it has a closed form. Else the one that the prox gives, with its
+        rounding added, which a short t enlarges; at the start, what a step changes.
+        """
+        if term.has_subgradient:
+            near = term.nearest_subgradient(new.x, -new.gradient)
+            return jnp.max(jnp.abs(new.gradient + near))
+        base, t = state.base, state.length
+        rounding = 4 * jnp.finfo(t.dtype).eps * jnp.max(jnp.abs(base.x)) / t
+        change = new.gradient - base.gradient + (base.x - new.x) / t
+        at_start = jnp.max(jnp.abs(new.x - after)) / t
+        return choose(state.accepted < 0, at_start, jnp.max(jnp.abs(change)) + rounding)
 
     def _short(self, base: Known, new: Known, length: Array) -> tuple[Array, Array]:
         """Whether p is near enough to x for the bound on f to hold, and 1 / curvature seen.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from ...core import check, solver, static
 from ...linalg import choose, conjugate_gradient, materialize
@@ -15,10 +15,10 @@ from .forward_backward import ForwardBackward
 
 
 class PairsMemory(NamedTuple):
-    """Pairs of the residual map, and its last value."""
+    """Pairs of the gradient map r/t, r = p - prox(p - t grad f(p), t), and its last value."""
 
     pairs: LBFGSMemory
-    residual: Array
+    map: Array
     length: Array  # t of that value
     number: Array
 
@@ -27,9 +27,9 @@ class PairsMemory(NamedTuple):
 class ProximalLBFGS(ForwardBackward):
     """Proximal gradient with limited-memory quasi-Newton leaps.
 
-    The leap from p is -H r, r = p - prox(p - t grad f(p), t), H by L-BFGS from differences of r; it
-    is taken if the forward-backward envelope there is not above F(p). So every limit point is
-    stationary, whatever H is, and near an answer where the active set settles the convergence is
+    The leap from p is -H r/t, r = p - prox(p - t grad f(p), t), H by L-BFGS from differences of
+    r/t; it is taken if the forward-backward envelope there is not above F(p). So every limit point
+    is stationary, whatever H is, and near an answer where the active set settles the convergence is
     that of L-BFGS. Any prox, convex f or not; about two evaluations an iteration. Memory 2mn.
 
     Args:
@@ -49,27 +49,25 @@ class ProximalLBFGS(ForwardBackward):
         object.__setattr__(self, "memory", check.count("ProximalLBFGS(memory=...)", self.memory))
 
     def start_memory(self, x):
-        """No pairs: the first leap is the plain step."""
+        """No pairs."""
         one = jnp.ones((), x.dtype)
-        pairs = LBFGS(self.memory).start_memory(x)._replace(scale=one)
+        pairs = LBFGS(self.memory).start_memory(x)
         return PairsMemory(pairs, jnp.zeros_like(x), one, jnp.int32(0))
 
     def leap(self, problem, memory, measured, term, args):
-        """-H r from the pairs; none after t has changed, since r goes with t."""
-        p, r = measured.p.x, measured.p.x - measured.after
-        known = (memory.length == measured.length) & (measured.number > 0)
-        s, y = p - measured.before, r - memory.residual
+        """Along -H r/t from the pairs; r/t depends little on t, but two of a pair share one."""
+        p, t = measured.p.x, measured.length
+        mapped = (p - measured.after) / t
+        s, y = p - measured.before, mapped - memory.map
         sy = s @ y
-        usable = known & (sy > jnp.finfo(p.dtype).eps * (y @ y))
-        pair = Pair(s, y, sy, jnp.ones_like(sy), memory.number)
+        usable = (memory.length == t) & (sy > jnp.finfo(p.dtype).eps * (y @ y))
+        usable &= measured.number > 0
+        pair = lax.stop_gradient(Pair(s, y, sy, jnp.ones_like(sy), memory.number))
         method = LBFGS(self.memory)
-        fresh = self.start_memory(p).pairs
-        pairs = choose(known, memory.pairs, fresh)
-        number = choose(known, memory.number, jnp.zeros_like(memory.number))
-        pairs = method.remember(pairs, pair._replace(number=number), usable)
-        d = method.direct(pairs, r)
-        new = PairsMemory(pairs, r, measured.length, choose(usable, number + 1, number))
-        return p + d, usable, new
+        pairs = method.remember(memory.pairs, pair, usable)
+        number = choose(usable, memory.number + 1, memory.number)
+        d = method.direct(pairs, mapped)
+        return p + d, number > 0, PairsMemory(pairs, mapped, t, number)
 
 
 @solver(accepts={"nonsmooth"})

@@ -1,0 +1,396 @@
+"""Smooth plus non-smooth: answers, rates, certificates, derivatives, batches, what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import Lasso
+
+import jaxopt_lite as jol
+from jaxopt_lite.core import Status
+from jaxopt_lite.implicit import Implicit
+
+SOLVERS = {
+    "ISTA": jol.ISTA(),
+    "FISTA": jol.FISTA(),
+    "ProximalLBFGS": jol.ProximalLBFGS(),
+    "ProximalNewton": jol.ProximalNewton(),
+    "ProximalNewton-cg": jol.ProximalNewton("cg"),
+}
+every = pytest.mark.parametrize("name", SOLVERS)
+X, Y = load_diabetes(return_X_y=True)
+X, Y = X / X.std(axis=0), Y - Y.mean()
+N, P = X.shape
+
+
+def half_mean_square(w, design, target, *rest):
+    return 0.5 * jnp.mean((design @ w - target) ** 2)
+
+
+LASSO = jol.Problem(half_mean_square, nonsmooth=lambda design, target, weight: jol.prox.L1(weight))
+
+
+def lasso(weight, solver, design=X, target=Y, **options):
+    return jol.solve(
+        LASSO, jnp.zeros(P, design.dtype), (design, target, weight), solver=solver, **options
+    )
+
+
+def total(w, weight):
+    return 0.5 * np.mean((X @ w - Y) ** 2) + np.sum(np.abs(weight * np.asarray(w)))
+
+
+@functools.cache
+def reference(weight):
+    fit = Lasso(alpha=weight, fit_intercept=False, tol=1e-14, max_iter=100_000).fit(X, Y)
+    return fit.coef_
+
+
+# -- the answer ------------------------------------------------------------------------------------
+
+
+@every
+def test_lasso_equals_scikit_learn_and_says_so_itself(name):
+    sol = lasso(5.0, SOLVERS[name], tol=1e-9)
+    assert sol.status == Status.CONVERGED
+    # The least curvature is 0.0086 on all, 0.4 on the support: errors are below 1e-9 / 0.4.
+    np.testing.assert_allclose(sol.x, reference(5.0), atol=1e-8)
+    np.testing.assert_array_equal(sol.x == 0, reference(5.0) == 0)
+    np.testing.assert_allclose(sol.value, total(sol.x, 5.0), rtol=1e-13)
+    gradient = X.T @ (X @ sol.x - Y) / N
+    distance = np.where(
+        sol.x != 0, np.abs(gradient + 5 * np.sign(sol.x)), np.maximum(np.abs(gradient) - 5, 0)
+    )
+    assert distance.max() <= 1e-9 + 1e-12  # measured is an upper bound of it, but for rounding
+
+
+@every
+def test_a_weight_above_the_largest_gradient_gives_zero(name):
+    largest = np.abs(X.T @ Y / N).max()
+    sol = lasso(1.0001 * largest, SOLVERS[name])
+    assert sol.status == Status.CONVERGED
+    assert np.all(sol.x == 0)
+
+
+@every
+def test_an_indicator_keeps_every_iterate_inside(name):
+    c = jnp.linspace(-2.0, 3.0, 12)
+    problem = jol.Problem(lambda x: jnp.sum((x - c) ** 4), nonsmooth=jol.prox.Box(-0.5, 1.0))
+    sol = jol.solve(problem, 5 * jnp.ones(12), solver=SOLVERS[name], max_steps=200, history="x")
+    seen = np.asarray(sol.history.x)[: int(sol.steps)]
+    assert np.all((seen >= -0.5) & (seen <= 1.0))
+    np.testing.assert_allclose(sol.x, jnp.clip(c, -0.5, 1.0), atol=2e-3)  # f is of order 4 there
+
+
+def test_defaults():
+    assert "ProximalNewton" in repr(jol.solvers.choose(LASSO, 200))
+    assert "ProximalLBFGS" in repr(jol.solvers.choose(LASSO, 201))
+    sol = jol.minimize(half_mean_square, jnp.zeros(P), (X, Y), nonsmooth=jol.prox.L1(5.0))
+    np.testing.assert_allclose(sol.x, reference(5.0), atol=1e-6)
+    assert int(sol.steps) < 30
+
+
+# -- rates against theory --------------------------------------------------------------------------
+
+
+@functools.cache
+def chain():
+    """Nesterov's worst function, 1/2 x'Ax - x_1: the bounds are attained in order; f* is known."""
+    n = 400
+    a = jnp.diag(jnp.full(n, 2.0)) - jnp.eye(n, k=1) - jnp.eye(n, k=-1)
+    fun = lambda x: 0.125 * (x @ (a @ x)) - 0.25 * x[0]  # L <= 1
+    best = jnp.linalg.solve(a, jnp.zeros(n).at[0].set(1.0))
+    return fun, best
+
+
+def slope(values, start, end):
+    k = np.arange(1, len(values) + 1)
+    return np.polyfit(np.log(k[start:end]), np.log(values[start:end]), 1)[0]
+
+
+def test_ista_and_fista_keep_their_bounds_and_their_orders():
+    fun, best = chain()
+    lowest, far = float(fun(best)), float(best @ best)
+    problem = jol.Problem(fun, nonsmooth=jol.prox.Zero())
+    run = lambda solver, steps: np.asarray(
+        jol.solve(
+            problem, jnp.zeros(400), solver=solver, max_steps=steps, history=True, tol=0.0
+        ).history.value
+    )
+    plain = run(jol.ISTA(1.0), 151)[1:] - lowest
+    k = np.arange(1, 151)
+    assert np.all(plain <= far / (2 * k))
+    # Two evaluations an iteration: every other value is new.
+    fast = run(jol.FISTA(1.0, restart=False), 301)[1::2] - lowest
+    k = np.arange(1, fast.size + 1)
+    assert np.all(fast <= 2 * far / (k + 1) ** 2)
+    # On this function neither is much faster than its bound before the wave has crossed it.
+    assert -0.7 < slope(plain, 10, 150) < -0.3  # k^-1/2: this start is no worst one for ISTA
+    assert slope(fast, 10, 140) < 1.8 * slope(plain, 10, 150)
+
+
+def test_strong_convexity_is_linear_with_mu_and_with_restarts():
+    rng = np.random.default_rng(0)
+    curvatures = np.logspace(-3, 0, 60)
+    c = jnp.asarray(rng.normal(size=60))
+    problem = jol.Problem(lambda x: 0.5 * jnp.sum(curvatures * (x - c) ** 2),
+                          nonsmooth=jol.prox.L1(1e-4))  # fmt: skip
+    shift = 1e-4 / curvatures
+    best = np.sign(c) * np.maximum(np.abs(c) - shift, 0)
+    value = lambda x: float(0.5 * np.sum(curvatures * (x - c) ** 2) + 1e-4 * np.sum(np.abs(x)))
+    rate = 1 - np.sqrt(1e-3)
+    for solver in (jol.FISTA(1.0, 1e-3), jol.FISTA(1.0), jol.FISTA()):
+        sol = jol.solve(problem, jnp.zeros(60), solver=solver, max_steps=5000, tol=1e-9)
+        assert sol.status == Status.CONVERGED
+        np.testing.assert_allclose(sol.x, best, atol=2e-6)
+        # From a gap of about 10 to 1e-18 at the rate of theory, two evaluations an iteration.
+        assert int(sol.steps) <= 2 * np.log(1e-18 / (value(np.zeros(60)) - value(best))) / np.log(
+            rate
+        )
+
+
+def test_a_step_above_two_over_l_diverges_and_says_so():
+    curvature = float(np.linalg.eigvalsh(X.T @ X / N)[-1])
+    # So little weight that all ten features stay: the support has the largest curvature too.
+    sol = lasso(1e-3, jol.ISTA(2.1 / curvature), max_steps=20_000)
+    assert sol.status == Status.DIVERGED
+    sol = lasso(1e-3, jol.ISTA(1.9 / curvature), max_steps=20_000, tol=1e-6)
+    assert sol.status == Status.CONVERGED
+
+
+# -- certificates ----------------------------------------------------------------------------------
+
+
+def test_certificate_of_a_lasso():
+    sol = lasso(5.0, None, tol=1e-9)
+    certificate = jol.certify(LASSO, sol, (X, Y, 5.0), floor=0.0)
+    report = certificate.nonsmooth
+    assert bool(certificate.certified)
+    gradient = X.T @ (X @ sol.x - Y) / N
+    zero = sol.x == 0
+    np.testing.assert_array_equal(report.at_kink, zero)
+    np.testing.assert_allclose(report.slack[zero], 5 - np.abs(gradient[zero]), rtol=1e-12)
+    assert np.all(np.isnan(report.slack[~zero]))
+    assert int(report.weak) == 0
+    support = np.flatnonzero(~zero)
+    inside = np.linalg.eigvalsh((X.T @ X / N)[np.ix_(support, support)])
+    np.testing.assert_allclose(report.eigenvalues[: support.size], inside, rtol=1e-10)
+    assert int(report.dimension) == int(report.positive) == support.size
+    # The gap bounds what is left, and is no looser than a dual point near this one makes it.
+    assert -1e-9 <= float(report.gap) <= 1e-6
+    near = jol.certify(LASSO, sol.x + 1e-3, (X, Y, 5.0), floor=0.0)
+    assert int(near.verdict) == 0
+    assert total(sol.x + 1e-3, 5.0) - total(sol.x, 5.0) <= float(near.nonsmooth.gap) <= 10
+    text = str(certificate)
+    assert text.startswith("CERTIFIED")
+    assert "5 of 10 entries, slack 0.3317" in text
+
+
+def test_certificates_of_known_verdicts():
+    ask = lambda fun, x, term: jol.certify(jol.Problem(fun, nonsmooth=term), jnp.asarray(x))
+    l1 = jol.prox.L1(1.0)
+    assert bool(ask(lambda x: jnp.sum((x - 2) ** 2) / 2, [1.0], l1).certified)  # soft threshold
+    # Concave along the support: 0 is a subgradient, and F falls on both sides.
+    saddle = ask(lambda x: -jnp.sum((x - 2) ** 2) / 2, [3.0], l1)
+    assert saddle.verdict == 3
+    # |x| holds what -x^2 pushes away from 0: a strict minimum without curvature.
+    held = ask(lambda x: -jnp.sum(x * x), [0.0], l1)
+    assert bool(held.certified)
+    assert int(held.nonsmooth.dimension) == 0
+    # Gradient at the end of the interval: weak, one-sided, and still a minimum by convexity of f.
+    weak = ask(lambda x: jnp.sum((x - 1) ** 2) / 2, [0.0], l1)
+    assert int(weak.nonsmooth.weak) == 1
+    assert bool(weak.certified)
+    assert "one-sided" in str(weak)
+    assert ask(lambda x: -jnp.sum(x * x) + jnp.sum(x), [0.0], l1).verdict == 3  # weak and concave
+    assert ask(lambda x: jnp.sum(x), [0.5], jol.prox.Box(0.0, 1.0)).verdict == 0
+    assert ask(lambda x: jnp.sum(x), [-0.5], jol.prox.Box(0.0, 1.0)).verdict == 6
+    # Two equal columns: the answer is not unique, and that is no strict minimum.
+    twins = ask(lambda x: (jnp.sum(x) - 2) ** 2 / 2, [0.5, 0.5], l1)
+    assert twins.verdict == 4
+    assert "convex" in str(twins)
+
+
+def test_certificates_in_a_batch():
+    weights = jnp.linspace(1.0, 60.0, 40)  # the largest leaves nothing
+
+    def run(weight):
+        sol = lasso(weight, jol.ProximalNewton(), tol=1e-9)
+        return jol.certify(LASSO, sol, (X, Y, weight), floor=0.0)
+
+    certificates = jax.jit(jax.vmap(run))(weights)
+    assert np.all(certificates.certified)
+    sizes = [np.sum(reference(float(w)) != 0) for w in weights[::13]]
+    assert certificates.nonsmooth.dimension[::13].tolist() == sizes
+    assert "40 certified" in str(certificates)
+
+
+# -- derivatives -----------------------------------------------------------------------------------
+
+HOWS = {"dense": "implicit", "cg": Implicit("cg"), "gmres": Implicit("gmres")}
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_derivatives_are_differences_of_solves(how):
+    scores = jnp.linspace(-1.0, 1.0, P)
+
+    def score(weights, design, target):
+        sol = lasso(weights, jol.ProximalNewton(), design, target, tol=1e-12,
+                    differentiate=HOWS[how])  # fmt: skip
+        return jnp.sum(jnp.sin(scores + 0.1 * sol.x))
+
+    weights = jnp.linspace(4.0, 6.0, P)
+    gradients = jax.grad(score, (0, 1, 2))(weights, X, Y)
+    rng = np.random.default_rng(0)
+    directions = [rng.normal(size=np.shape(a)) for a in (weights, X, Y)]
+    run = jax.jit(score)
+    for i, (gradient, direction) in enumerate(zip(gradients, directions, strict=True)):
+        h = 1e-5
+        at = lambda s, i=i, d=direction: run(
+            *(a + s * d if j == i else a for j, a in enumerate((weights, X, Y)))
+        )
+        difference = (at(h) - at(-h)) / (2 * h)
+        np.testing.assert_allclose(jnp.vdot(gradient, direction), difference, rtol=1e-6)
+    zero = np.asarray(lasso(weights, jol.ProximalNewton(), tol=1e-12).x) == 0
+    assert 2 <= zero.sum() <= 8
+    np.testing.assert_array_equal(gradients[0][zero], 0)  # off the support weights have no effect
+
+
+def test_second_derivatives_and_the_value():
+    value = lambda weight: lasso(weight, jol.ProximalNewton(), tol=1e-12).value
+    x = lambda weight: lasso(weight, jol.ProximalNewton(), tol=1e-12).x
+    # The envelope theorem: d value / d weight = ||x||_1, and once more its derivative.
+    np.testing.assert_allclose(jax.grad(value)(5.0), jnp.sum(jnp.abs(x(5.0))), rtol=1e-10)
+    slope = jnp.sum(jnp.sign(x(5.0)) * jax.jacfwd(x)(5.0))
+    np.testing.assert_allclose(jax.grad(jax.grad(value))(5.0), slope, rtol=1e-9)
+    unrolled = lambda weight: (
+        lasso(weight, jol.FISTA(), tol=1e-11, max_steps=150, differentiate="unrolled").x
+    )
+    np.testing.assert_allclose(jax.jacfwd(unrolled)(5.0), jax.jacfwd(x)(5.0), atol=1e-7)
+
+
+def test_weights_that_the_term_closes_over():
+    def norm(weight):
+        term = jol.prox.L1(weight * jnp.ones(P))
+        return jnp.sum(jol.minimize(half_mean_square, jnp.zeros(P), (X, Y), nonsmooth=term).x)
+
+    inside = lambda weight: jnp.sum(lasso(weight, None).x)
+    np.testing.assert_allclose(jax.grad(norm)(5.0), jax.grad(inside)(5.0), rtol=1e-7)
+    many = jnp.array([2.0, 5.0, 9.0])
+    np.testing.assert_allclose(jax.vmap(norm)(many), jax.vmap(inside)(many), rtol=1e-9)
+
+
+def test_the_derivative_of_a_large_lasso_costs_products_on_the_support():
+    """A gradient by conjugate gradients: no more products than the support has entries, and few."""
+    rng = np.random.default_rng(1)
+    n, p, k = 80, 900, 12
+    design = jnp.asarray(rng.normal(size=(n, p)))
+    target = design[:, :k] @ jnp.ones(k) + 0.01 * rng.normal(size=n)
+    problem = jol.Problem(half_mean_square, nonsmooth=lambda d, t, weight: jol.prox.L1(weight))
+    solve = lambda weight: jol.solve(problem, jnp.zeros(p), (design, target, weight), tol=1e-10)
+    sol = solve(0.3)
+    support = np.flatnonzero(sol.x)
+    assert support.size < 40
+    slopes = jax.jacfwd(lambda weight: solve(weight).x)(0.3)
+    block = design[:, support]
+    inverse = np.linalg.solve(block.T @ block / n, -np.sign(sol.x[support]))
+    np.testing.assert_allclose(slopes[support], inverse, rtol=1e-6)
+    assert np.all(np.delete(slopes, support) == 0)
+
+
+# -- batches, pytrees, precision -------------------------------------------------------------------
+
+
+@every
+def test_two_thousand_lanes_are_themselves(name):
+    rng = np.random.default_rng(2)
+    targets = jnp.asarray(rng.normal(size=(2000, 6)) * 10 ** rng.uniform(-1, 1, (2000, 1)))
+    weights = jnp.asarray(10 ** rng.uniform(-2, 1, 2000)).at[7].set(jnp.nan)
+    bend = jnp.asarray(rng.normal(size=(6, 6)))
+    bend = bend @ bend.T + 0.1 * jnp.eye(6)
+    fun = lambda x, target, weight: 0.5 * (x @ (bend @ x)) - target @ x
+    problem = jol.Problem(fun, nonsmooth=lambda target, weight: jol.prox.L1(weight))
+    run = lambda data: jol.solve(problem, jnp.zeros(6), data, solver=SOLVERS[name], tol=1e-7)
+    batch = jax.jit(jax.vmap(run))((targets, weights))
+    some = jnp.arange(0, 2000, 40).at[0].set(7)
+    alone = jax.jit(lambda data: lax.map(run, data))((targets[some], weights[some]))
+    good = np.arange(2000) != 7
+    assert np.all(np.asarray(batch.status)[good] == Status.CONVERGED)
+    assert batch.status[7] != Status.CONVERGED
+    np.testing.assert_allclose(batch.x[some[1:]], alone.x[1:], atol=1e-6)
+    gradient = batch.x @ bend - targets
+    distance = jnp.where(
+        batch.x != 0,
+        jnp.abs(gradient + weights[:, None] * jnp.sign(batch.x)),
+        jnp.maximum(jnp.abs(gradient) - weights[:, None], 0),
+    )
+    assert np.max(np.asarray(distance)[good]) <= 1.01e-7
+    assert len(set(np.asarray(batch.steps).tolist())) > 5
+
+
+def test_pytrees_and_float32():
+    x0 = {"a": jnp.zeros(3, jnp.float32), "b": jnp.zeros((2, 2), jnp.float32)}
+    weights = {"a": jnp.full(3, 1.0, jnp.float32), "b": jnp.full((2, 2), 0.5, jnp.float32)}
+    fun = lambda x: jnp.sum((x["a"] - 2.0) ** 2) / 2 + jnp.sum((x["b"] + 1.0) ** 2) / 2
+    for solver in SOLVERS.values():
+        sol = jol.minimize(fun, x0, nonsmooth=jol.prox.L1(weights), solver=solver)
+        assert sol.status == Status.CONVERGED
+        assert sol.x["a"].dtype == jnp.float32
+        np.testing.assert_allclose(sol.x["a"], 1.0, atol=1e-3)
+        np.testing.assert_allclose(sol.x["b"], -0.5, atol=1e-3)
+    certificate = jol.certify(jol.Problem(fun, nonsmooth=jol.prox.L1(weights)), sol)
+    assert bool(certificate.certified)
+    assert certificate.nonsmooth.slack["b"].shape == (2, 2)
+
+
+def test_new_weights_compile_nothing(compilations):
+    fit = lambda weight: (
+        jol.minimize(half_mean_square, jnp.zeros(P), (X, Y), nonsmooth=jol.prox.L1(weight)).x
+    )
+    fit(5.0)
+    with compilations() as count:
+        fit(4.0)
+    assert count.programs == 0
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_bad_input():
+    fun = lambda x: jnp.sum(x * x)
+    with pytest.raises(ValueError, match=r"weight.*-1.0"):
+        jol.prox.L1(-1.0)
+    with pytest.raises(TypeError, match=r"jol\.prox\.Custom"):
+        jol.Problem(fun, nonsmooth=3.0)
+    with pytest.raises(TypeError, match=r"L1\(0.1\)"):
+        jol.Problem(fun, nonsmooth=jol.prox.L1)  # forgot the brackets
+    with pytest.raises(TypeError, match="returned a float"):
+        jol.minimize(fun, jnp.ones(2), nonsmooth=lambda: 3.0)
+    with pytest.raises(ValueError, match=r"weight.*shape"):
+        jol.minimize(fun, jnp.ones(2), nonsmooth=jol.prox.L1(jnp.ones(3)))
+    with pytest.raises(TypeError, match="FISTA takes no bounds"):
+        jol.minimize(fun, jnp.ones(2), bounds=(0.0, 1.0), solver=jol.FISTA())
+    with pytest.raises(TypeError, match=r"takes no nonsmooth.*ISTA.*ProximalNewton"):
+        jol.minimize(fun, jnp.ones(2), nonsmooth=jol.prox.L1(), solver=jol.LBFGS())
+    with pytest.raises(ValueError, match="step_size"):
+        jol.ISTA(-1.0)
+    with pytest.raises(ValueError, match="subproblem"):
+        jol.ProximalNewton("lu")
+    with pytest.raises(ValueError, match="not finite at `x0`"):
+        jol.minimize(lambda x: jnp.sum(jnp.log(x)), -jnp.ones(2), nonsmooth=jol.prox.L1())
+    # A weight that is only known at run time, and negative: never converged.
+    sol = jax.jit(lambda w: jol.minimize(fun, jnp.ones(2), nonsmooth=jol.prox.L1(w)))(-1.0)
+    assert sol.status == Status.NONFINITE
+
+
+def test_a_function_that_is_nan_beyond_a_wall_ends_at_a_finite_point():
+    fun = lambda x: jnp.sum(x - 2 * jnp.sqrt(1 - x))  # unbounded slope at 1, NaN beyond
+    for solver in SOLVERS.values():
+        sol = jol.minimize(fun, 0.9 * jnp.ones(2), nonsmooth=jol.prox.L1(0.1), solver=solver,
+                           max_steps=500)  # fmt: skip
+        assert np.all(np.isfinite(sol.x))
+        assert np.isfinite(sol.value)
