@@ -32,7 +32,7 @@ from .arguments import (
     tree,
 )
 from .norms import L2, GroupLasso
-from .proximable import Proximable, Zero, proximable
+from .proximable import Proximable, Zero, proximable, rebuilt
 from .separable import L1, Box, NonNegative, Separable, SquaredL2
 from .total_variation import TotalVariation
 
@@ -391,7 +391,7 @@ class Sum(Proximable):
     @property
     def has_subgradient(self):
         """Where no more than one of them has a kink."""
-        rest = [f for f in self.functions if not isinstance(f, (SquaredL2, Zero))]
+        _, rest = self._parts()
         return len(rest) <= 1 and all(f.has_subgradient for f in rest)
 
     def value(self, x):
@@ -402,8 +402,7 @@ class Sum(Proximable):
     def prox(self, x, step=1.0):
         """Where it is known; see the class."""
         x = tree("`x`", x)
-        bowls = [f for f in self.functions if isinstance(f, SquaredL2)]
-        rest = [f for f in self.functions if not isinstance(f, (SquaredL2, Zero))]
+        bowls, rest = self._parts()
         order = _composition(rest)
         for bowl in bowls:
             if not (is_one_number(bowl.weight) or all(f.separable for f in rest)):
@@ -418,8 +417,7 @@ class Sum(Proximable):
     def nearest_subgradient(self, x, v):
         """The gradients of the squares, and for the others by their prox."""
         x, v = tree("`x`", x), tree("`v`", v)
-        bowls = [f for f in self.functions if isinstance(f, SquaredL2)]
-        rest = tuple(f for f in self.functions if not isinstance(f, (SquaredL2, Zero)))
+        bowls, rest = self._parts()
         add = lambda *trees: jax.tree.map(lambda *leaves: sum(leaves), *trees)
         slope = add(jax.tree.map(jnp.zeros_like, x), *(f.nearest_subgradient(x, v) for f in bowls))
         v = jax.tree.map(jnp.subtract, v, slope)
@@ -427,7 +425,18 @@ class Sum(Proximable):
             return slope
         if len(rest) == 1:
             return add(slope, rest[0].nearest_subgradient(x, v))
-        return add(slope, super(Sum, Sum(rest)).nearest_subgradient(x, v))
+        return add(slope, super(Sum, Sum(tuple(rest))).nearest_subgradient(x, v))
+
+    def _parts(self) -> tuple[list[SquaredL2], list[Proximable]]:
+        """The squares, a multiple of one being one, and the others but for zero."""
+        functions = [
+            rebuilt(f.function, weight=_multiple(f.factor, f.function.weight))
+            if isinstance(f, Scaled) and isinstance(f.function, SquaredL2)
+            else f
+            for f in self.functions
+        ]
+        bowls = [f for f in functions if isinstance(f, SquaredL2)]
+        return bowls, [f for f in functions if not isinstance(f, (SquaredL2, Zero))]
 
     @staticmethod
     def _unknown(what: str) -> NotImplementedError:
@@ -435,6 +444,15 @@ class Sum(Proximable):
             f"The prox of a sum of {what} has no formula. Take the terms one by one with a "
             f"splitting method, {SPLITTING}; or leave a smooth term in the objective."
         )
+
+
+def _multiple(factor: ArrayLike, weight: PyTree) -> PyTree:
+    return jax.tree.map(lambda w: jnp.asarray(w) * jnp.asarray(factor, jnp.result_type(w)), weight)
+
+
+def _kind(function: Proximable) -> Proximable:
+    """What decides how it composes: a multiple does as the function."""
+    return _kind(function.function) if isinstance(function, Scaled) else function
 
 
 def _absorbed(bowl: SquaredL2, x: PyTree, step: PyTree) -> tuple[PyTree, PyTree]:
@@ -457,15 +475,15 @@ def _composition(functions: list[Proximable]) -> list[Proximable] | None:
     """
     if len(functions) <= 1:
         return functions
-    boxes = [f for f in functions if isinstance(f, (Box, NonNegative))]
-    entries = [f for f in functions if isinstance(f, Separable) and f not in boxes]
-    chains = [f for f in functions if isinstance(f, TotalVariation)]
-    groups = [f for f in functions if isinstance(f, (GroupLasso, L2))]
+    boxes = [f for f in functions if isinstance(_kind(f), (Box, NonNegative))]
+    entries = [f for f in functions if isinstance(_kind(f), Separable) and f not in boxes]
+    chains = [f for f in functions if isinstance(_kind(f), TotalVariation)]
+    groups = [f for f in functions if isinstance(_kind(f), (GroupLasso, L2))]
     kinds: list[list[Any]] = [chains, entries, boxes, groups]
     if sum(map(len, kinds)) < len(functions) or max(map(len, kinds)) > 1:
         return None
     same = all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves((entries, boxes)))
-    conic = all(isinstance(f, (L1, NonNegative)) for f in (*entries, *boxes))
+    conic = all(isinstance(_kind(f), (L1, NonNegative)) for f in (*entries, *boxes))
     if (chains and (groups or not same)) or (groups and not conic):
         return None
     return [f for kind in kinds for f in kind]

@@ -30,6 +30,7 @@ from .arguments import (
     is_number,
     known,
     nan_unless,
+    parameter,
     parameters,
     total,
     tree,
@@ -68,7 +69,7 @@ class Separable(Proximable):
         """The formula of the class for each entry; `step` may be shaped like x."""
         x = tree("`x`", x)
         weight, rest = self._matched(x)
-        step = parameters("`step`", step, x)
+        step = _entries("`step`", step, x)
         return jax.tree.map(lambda a, t, w, *p: self._prox(a, t * w, *p), x, step, weight, *rest)
 
     def conjugate_value(self, y):
@@ -110,12 +111,19 @@ class Separable(Proximable):
         found = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             name = field.name
-            like = parameters(f"`{name}`", getattr(self, name), x)
+            like = _entries(f"`{name}`", getattr(self, name), x)
             if name in (*self.non_negative, *self.positive):
                 like = nan_unless(above(0.0, strict=name in self.positive), like)
             found[name] = like
-        weight = found.pop("weight") if "weight" in found else parameters("weight", 1.0, x)
+        weight = found.pop("weight") if "weight" in found else _entries("weight", 1.0, x)
         return weight, list(found.values())
+
+
+def _entries(label: str, value: PyTree, x: PyTree) -> PyTree:
+    """As `parameters`, but a number stays one: as a constant of n entries it would be folded."""
+    if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
+        return jax.tree.map(lambda leaf: parameter(label, value, leaf.dtype, ()), x)
+    return parameters(label, value, x)
 
 
 def soft_threshold(x: Array, threshold: Array) -> Array:

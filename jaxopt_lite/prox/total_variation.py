@@ -139,7 +139,7 @@ def _jumps(x: Array, weight: Array) -> Array:
         new = jnp.where(jumps == 0, jnp.sign(jnp.diff(side)), jumps)
         return new, jnp.any(new != jumps), rounds + 1
 
-    start = jnp.zeros_like(weight)
+    start = (weight == 0).astype(x.dtype)  # an edge without weight joins nothing
     going = lambda carry: carry[1] & (carry[2] <= x.size)
     return lax.while_loop(going, split, (start, True, 0))[0]
 
