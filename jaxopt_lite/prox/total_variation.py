@@ -122,6 +122,7 @@ def _levels(x: Array, weight: Array, jumps: Array) -> Array:
 
 def _jumps(x: Array, weight: Array) -> Array:
     """The sign of p_{i+1} - p_i, (n - 1,)."""
+    start = (weight == 0).astype(x.dtype)  # an edge without weight joins nothing
     x = x - jnp.mean(x)
     # No message is larger than all of x away from its mean: infinite weights become finite.
     weight = jnp.minimum(weight, jnp.sum(jnp.abs(x)))
@@ -139,7 +140,6 @@ def _jumps(x: Array, weight: Array) -> Array:
         new = jnp.where(jumps == 0, jnp.sign(jnp.diff(side)), jumps)
         return new, jnp.any(new != jumps), rounds + 1
 
-    start = (weight == 0).astype(x.dtype)  # an edge without weight joins nothing
     going = lambda carry: carry[1] & (carry[2] <= x.size)
     return lax.while_loop(going, split, (start, True, 0))[0]
 
