@@ -12,6 +12,7 @@ Sources: Johnson (2013) for the passes; Hochbaum (2001) for the levels; Condat (
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -30,8 +31,8 @@ from .proximable import Proximable, proximable
 class TotalVariation(Proximable):
     """sum_i w_i |x_{i+1} - x_i| of a signal (n,): the fused lasso, denoising by pieces.
 
-    prox is exact to rounding, O(n) in a round, of which 5 to 40 were needed for 10,000 entries;
-    log n operations deep, so that batches and accelerators are used well. f* is the indicator of
+    prox is exact to rounding, O(n) in a round, of which 1 to 18 were needed for 10,000 entries;
+    sqrt(n) operations deep, so that batches and accelerators are used well. f* is the indicator of
     |y_1 + ... + y_i| <= w_i, and sum(y) = 0.
 
     Derivative: with the segments and the signs of the jumps held fixed, p is the mean of x over
@@ -147,25 +148,47 @@ def _jumps(x: Array, weight: Array) -> Array:
 def _pull(gap: Array, weight: Array, jumps: Array, most: Array) -> Array:
     """D at the present level of each segment: the gap, and what comes over from both sides.
 
-    A message is clipped to the weight of its edge; the one over a jump is in the gap already. The
-    maps m -> clip(m + a, low, high) are closed under composition: an associative scan. Where |a| >
-    2 `most` the map is constant: cut off there, sums do not round at sizes that play no part.
+    A message is clipped to the weight of its edge; the one over a jump is in the gap already.
     """
     reach = jnp.where(jumps == 0, weight, 0)
+    ways = jnp.stack([gap[:-1], gap[:0:-1]]), jnp.stack([reach, reach[::-1]])
+    from_left, from_right = _messages(*ways, most)
+    return gap + jnp.pad(from_left, (1, 0)) + jnp.pad(from_right[::-1], (0, 1))
 
-    def received(gap, reach):
-        def composed(first, second):
-            a, low, high = first
-            b, least, top = second
-            sums = jnp.clip(a + b, -2 * most, 2 * most)
-            return sums, jnp.clip(low + b, least, top), jnp.clip(high + b, least, top)
 
-        total, low, high = lax.associative_scan(composed, (gap, -reach, reach))
-        return jnp.clip(total, low, high)
+def _messages(gap: Array, reach: Array, most: Array) -> Array:
+    """m_i = clip(m_{i-1} + gap_i, -reach_i, reach_i), m_{-1} = 0, over the last axis of (2, n).
 
-    from_left = received(gap[:-1], reach)
-    from_right = received(gap[:0:-1], reach[::-1])[::-1]
-    return gap + jnp.pad(from_left, (1, 0)) + jnp.pad(from_right, (0, 1))
+    The maps m -> clip(m + a, low, high) are closed under composition. So n entries are sqrt(n)
+    blocks side by side, composed entry by entry; then one message goes through the blocks. Where
+    |a| > 2 `most` a map is constant: cut off there, sums do not round at sizes that play no part.
+    """
+    ways, n = gap.shape
+    blocks = math.isqrt(n - 1) + 1
+    length = -(-n // blocks)
+
+    def split(leaf):  # (length, ways, blocks)
+        padded = jnp.pad(leaf, ((0, 0), (0, blocks * length - n)))
+        return jnp.moveaxis(padded.reshape(ways, blocks, length), 2, 0)
+
+    def compose(first, entry):
+        (a, low, high), (gap, reach) = first, entry
+        a = jnp.clip(a + gap, -2 * most, 2 * most)
+        low, high = jnp.clip(low + gap, -reach, reach), jnp.clip(high + gap, -reach, reach)
+        return (a, low, high), (a, low, high)
+
+    def through(message, block):
+        a, low, high = block
+        return jnp.clip(message + a, low, high), message
+
+    zero = jnp.zeros((ways, blocks), gap.dtype)
+    start = (zero, zero - jnp.inf, zero + jnp.inf)
+    whole, parts = lax.scan(compose, start, (split(gap), split(reach)))
+    across = jax.tree.map(lambda leaf: leaf.T, whole)
+    _, arriving = lax.scan(through, jnp.zeros(ways, gap.dtype), across)
+    a, low, high = parts
+    messages = jnp.clip(arriving.T + a, low, high)
+    return jnp.moveaxis(messages, 0, 2).reshape(ways, blocks * length)[:, :n]
 
 
 @proximable
