@@ -368,6 +368,8 @@ WRONG = [
     (lambda: of.L1(-1.0), ValueError, r"L1\(weight=...\) must be >= 0 everywhere, but -1.0"),
     (lambda: of.Entropy(0.0), ValueError, "must be > 0"),
     (lambda: of.Box(1.0, -1.0), ValueError, "lower <= upper everywhere"),
+    (lambda: of.Box(np.zeros(3), [1.0, -1.0]), ValueError, "lower <= upper everywhere"),
+    (lambda: of.Box(np.zeros(3), np.ones(2)).prox(jnp.ones(3)), ValueError, "must have shape"),
     (lambda: of.L1(np.ones(3)).prox(jnp.ones(4)), ValueError, "`weight` must have shape"),
     (lambda: of.GroupLasso([0.5, 1.0]), TypeError, "must hold integers"),
     (lambda: of.GroupLasso(np.array([0, 1])).prox(jnp.ones(3)), ValueError, "a label for each"),

@@ -261,12 +261,11 @@ class Box(Separable):
         lower, upper = jax.tree.leaves(self.lower), jax.tree.leaves(self.upper)
         if not (known((lower, upper)) and all(map(is_number, (*lower, *upper)))):
             return
-        for low, high in (
-            itertools.product(lower, upper)
-            if 1 in (len(lower), len(upper))
-            else (zip(lower, upper, strict=True))
-        ):
-            if not np.all(np.asarray(low) <= np.asarray(high)):
+        one = min(len(lower), len(upper)) == 1
+        pairs = itertools.product(lower, upper) if one else zip(lower, upper, strict=False)
+        for low, high in pairs:  # what does not match is refused with x
+            alike = np.ndim(low) == 0 or np.ndim(high) == 0 or np.shape(low) == np.shape(high)
+            if alike and not np.all(np.asarray(low) <= np.asarray(high)):
                 raise ValueError(
                     "Box(lower=..., upper=...) must have lower <= upper everywhere, but in some "
                     "entries it has not. Swap them, or give both the same value to fix an entry."
