@@ -209,7 +209,8 @@ class TotalVariation2D(Proximable):
 
     Args:
         weight: w >= 0, a number.
-        tol: of the error; None: eps^(1/3), 6e-6 in float64.
+        tol: of the error; None: eps^(1/3), 6e-6 in float64. Inside a solver it bounds what that can
+            reach, and must be well below its tolerance: 1e-10.
         isotropic: the Euclidean norm of each pair.
         max_steps: of FISTA.
 
