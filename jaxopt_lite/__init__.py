@@ -36,6 +36,7 @@ from .core import (
 )
 from .prox import projections
 from .solvers import (
+    ADMM,
     BFGS,
     FISTA,
     ISTA,
@@ -51,8 +52,10 @@ from .solvers import (
     Brent,
     Broyden,
     Chord,
+    CondatVu,
     CubicNewton,
     Dogleg,
+    DouglasRachford,
     FixedStep,
     FrankWolfe,
     GaussNewton,
@@ -85,6 +88,7 @@ from .solvers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADMM",
     "BFGS",
     "FISTA",
     "ISTA",
@@ -102,11 +106,13 @@ __all__ = [
     "Certificate",
     "Chord",
     "Composite",
+    "CondatVu",
     "Covariance",
     "CriticalPoint",
     "CriticalPoints",
     "CubicNewton",
     "Dogleg",
+    "DouglasRachford",
     "Duality",
     "FixedStep",
     "FrankWolfe",

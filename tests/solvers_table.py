@@ -335,6 +335,39 @@ ROWS = (
         unrolls=False,
     ),
     Row(
+        name="CondatVu",
+        make=lambda case: jol.CondatVu(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic"),
+        float32=("booth",),
+        unrolls=False,
+        searches=False,
+        extra_steps=1,  # a pair is measured a step after the one it comes from
+    ),
+    Row(
+        name="ADMM",
+        make=lambda case: jol.ADMM(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic"),
+        float32=("booth",),
+        unrolls=False,
+        searches=False,
+        extra_steps=1,  # a pair is measured a step after the one it comes from
+    ),
+    Row(
+        name="DouglasRachford",
+        make=lambda case: jol.DouglasRachford(),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "logistic"),
+        float32=("booth",),
+        unrolls=False,
+        searches=False,
+        extra_steps=1,  # a pair is measured a step after the one it comes from
+    ),
+    Row(
         name="Nesterov",
         make=lambda case: jol.Nesterov(),
         tol=1e-6,

@@ -154,7 +154,8 @@ def test_start_at_the_answer_takes_one_step(row):
     sol = solve_family(row, best, family_args())
     assert sol.status == Status.CONVERGED
     assert sol.steps == 1 + row.extra_steps
-    np.testing.assert_array_equal(sol.x, best)
+    # A step more, taken to make sure, may move x by its rounding.
+    np.testing.assert_allclose(sol.x, best, rtol=1e-12 if row.extra_steps else 0)
 
 
 @pytest.mark.parametrize("row", MAIN, ids=str)

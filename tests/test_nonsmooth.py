@@ -394,3 +394,102 @@ def test_a_function_that_is_nan_beyond_a_wall_ends_at_a_finite_point():
                            max_steps=500)  # fmt: skip
         assert np.all(np.isfinite(sol.x))
         assert np.isfinite(sol.value)
+
+
+# -- splitting methods -----------------------------------------------------------------------------
+
+SPLITTING = {
+    "CondatVu": jol.CondatVu(),
+    "ADMM": jol.ADMM(),
+    "DouglasRachford": jol.DouglasRachford(),
+}
+DIFFERENCES = jnp.asarray(np.diff(np.eye(P), axis=0))
+CHAIN = jol.Problem(half_mean_square, nonsmooth=lambda d, t, w: jol.prox.TotalVariation(w))
+FUSED = jol.Problem(
+    half_mean_square,
+    nonsmooth=lambda d, t, w: jol.prox.L1(w) + jol.prox.Composed(jol.prox.L1(w), DIFFERENCES),
+)
+WEIGHED = jol.Problem(
+    half_mean_square, nonsmooth=lambda d, t, w: jol.prox.L1(w) + jol.prox.Simplex(50.0)
+)
+
+
+@pytest.mark.parametrize("name", ["CondatVu", "ADMM"])
+def test_a_linear_map_inside_a_norm(name):
+    composed = jol.Problem(
+        half_mean_square, nonsmooth=lambda d, t, w: jol.prox.Composed(jol.prox.L1(w), DIFFERENCES)
+    )
+    run = lambda problem, weight, solver, tol: jol.solve(
+        problem, jnp.zeros(P), (X, Y, weight), solver=solver, tol=tol
+    )
+    exact = run(CHAIN, 5.0, jol.ProximalNewton(), 1e-11)
+    sol = run(composed, 5.0, SPLITTING[name], 1e-8)
+    assert sol.status == Status.CONVERGED
+    np.testing.assert_allclose(sol.x, exact.x, atol=1e-6)
+    np.testing.assert_allclose(sol.value, exact.value, rtol=1e-9)
+    # y is a subgradient of 5 |.|_1 at the differences, and balances the gradient.
+    y, jumps = np.asarray(sol.multipliers.eq), DIFFERENCES @ exact.x
+    assert np.max(np.abs(y)) <= 5 + 1e-9
+    np.testing.assert_allclose(y[np.abs(jumps) > 1e-6], 5 * np.sign(jumps[np.abs(jumps) > 1e-6]))
+    gradient = X.T @ (X @ sol.x - Y) / N
+    np.testing.assert_allclose(gradient + DIFFERENCES.T @ y, 0, atol=1e-7)
+    slopes = [
+        jax.jacfwd(lambda w, p=p, s=s: run(p, w, s, 1e-8).x)(5.0)
+        for p, s in ((composed, SPLITTING[name]), (CHAIN, jol.ProximalNewton()))
+    ]
+    np.testing.assert_allclose(*slopes, atol=1e-7)
+
+
+def test_two_terms_at_once_against_the_program_that_they_are():
+    """l1 + total variation, and l1 on a simplex, as quadratic programs."""
+    solutions = [
+        jol.solve(FUSED, jnp.zeros(P), (X, Y, 5.0), solver=SPLITTING[name], tol=1e-8)
+        for name in ("CondatVu", "ADMM")
+    ]
+    rows = np.vstack([np.eye(P), DIFFERENCES])
+    m = len(rows)
+    program = jol.solve_qp(
+        P=np.block([[X.T @ X / N, np.zeros((P, m))], [np.zeros((m, P + m))]]),
+        q=np.concatenate([-X.T @ Y / N, np.full(m, 5.0)]),
+        G=np.block([[rows, -np.eye(m)], [-rows, -np.eye(m)]]),
+        h=np.zeros(2 * m),
+    )
+    for sol in solutions:
+        assert sol.status == Status.CONVERGED
+        np.testing.assert_allclose(sol.x, program.x[:P], atol=1e-5)
+        np.testing.assert_allclose(sol.value, program.value + 0.5 * np.mean(Y**2), rtol=1e-9)
+    nearest = jol.solve_qp(
+        P=X.T @ X / N, q=-X.T @ Y / N + 5.0, A=np.ones((1, P)), b=np.array([50.0]),
+        lower=np.zeros(P),
+    )  # fmt: skip
+    for solver in SPLITTING.values():
+        sol = jol.solve(WEIGHED, jnp.zeros(P), (X, Y, 5.0), solver=solver, tol=1e-8)
+        assert sol.status == Status.CONVERGED
+        np.testing.assert_allclose(sol.x, nearest.x, atol=1e-5)
+
+
+def test_splitting_in_a_batch_and_in_float32():
+    weights = jnp.asarray(np.linspace(1, 20, 200), jnp.float32).at[3].set(jnp.nan)
+    data = jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
+    for name, solver in SPLITTING.items():
+        problem = WEIGHED if name == "DouglasRachford" else FUSED
+        run = lambda w, p=problem, s=solver: jol.solve(
+            p, jnp.zeros(P, jnp.float32), (*data, w), solver=s, tol=1e-2, max_steps=3000
+        )
+        sol = jax.jit(jax.vmap(run))(weights)
+        good = np.arange(200) != 3
+        assert np.all(np.asarray(sol.status)[good] == Status.CONVERGED)
+        assert sol.status[3] == Status.NONFINITE
+        assert sol.x.dtype == jnp.float32
+
+
+def test_what_splitting_refuses():
+    with pytest.raises(NotImplementedError, match="ADMM"):
+        jol.solve(FUSED, jnp.zeros(P), (X, Y, 5.0), solver=jol.FISTA())
+    with pytest.raises(TypeError, match="CondatVu and ADMM"):
+        jol.solve(FUSED, jnp.zeros(P), (X, Y, 5.0), solver=jol.DouglasRachford())
+    with pytest.raises(ValueError, match="rho"):
+        jol.ADMM(0.0)
+    sol = jol.minimize(lambda x: -jnp.sum(x), jnp.zeros(3), nonsmooth=jol.prox.NonNegative(),
+                       solver=jol.CondatVu(), max_steps=2000)  # fmt: skip
+    assert sol.status != Status.CONVERGED  # unbounded

@@ -174,6 +174,11 @@ def _attach(
     if not problem.features:
         x = attach(problem.gradient, True, how, point.x, params, finished)
         return Point(x, point.multipliers), attach_value(problem.value, value, x, params, finished)
+    if problem.features == {"nonsmooth"} and point.multipliers.eq is not None:
+        n, both = point.x.shape[0], jnp.concatenate([point.x, point.multipliers.eq])
+        both = attach(problem.primal_dual, False, how, both, params, finished)
+        point = Point(both[:n], Multipliers(both[n:]))
+        return point, attach_value(problem.split_lagrangian, value, both, params, finished)
     if problem.features == {"nonsmooth"}:
         x = _attach_fixed_point(problem, how, point.x, params, finished)
         return Point(x), attach_value(problem.total, value, x, params, finished)
@@ -213,7 +218,9 @@ def _shaped(problem: FlatProblem, form: Form, multipliers: Multipliers) -> Multi
     eq, ineq, lower, upper = multipliers
 
     def like(fun: Any, price: Array | None) -> Array | None:
-        return None if price is None else price.reshape(fun.jaxpr.outvars[0].aval.shape)
+        if price is None or fun is None:  # the dual variable of a non-smooth term has no function
+            return price
+        return price.reshape(fun.jaxpr.outvars[0].aval.shape)
 
     sides = (None if side is None else form.unravel(side) for side in (lower, upper))
     return Multipliers(like(problem.eq, eq), like(problem.ineq, ineq), *sides)

@@ -23,6 +23,7 @@ from jax import Array
 
 from ..linalg import Form
 from ..prox import Proximable, Zero
+from ..prox.splitting import Split, split
 from .problem import Composite, Fixed, Problem, half_square
 from .types import Multipliers, Point
 
@@ -108,6 +109,27 @@ class FlatProblem(Problem):
         """
         x, push = jax.linearize(lambda u: self.backward(u, args), u)
         return push(self.gradient(x, args) + u - x)
+
+    def term_parts(self, args: tuple) -> Split:
+        """The non-smooth term as g(x) + h(K x + b)."""
+        return split(self.term(args), self.form.size, self.form.dtype)
+
+    def primal_dual(self, vector: Array, args: tuple) -> Array:
+        """Zero at (x, y), y in dh(K x + b) and 0 in grad f(x) + dg(x) + K'y."""
+        x, y = vector[: self.form.size], vector[self.form.size :]
+        parts = self.term_parts(args)
+        z = parts.apply(x)
+        below = x - parts.simple.prox(x - self.gradient(x, args) - parts.transpose(y), 1.0)
+        return jnp.concatenate([below, parts.outer.prox(y + z, 1.0) - z])
+
+    def split_lagrangian(self, vector: Array, args: tuple) -> Array:
+        """F + g + h(z) + y'(K x + b - z), z the point that y is a subgradient of h at."""
+        x, y = vector[: self.form.size], vector[self.form.size :]
+        parts = self.term_parts(args)
+        image = parts.apply(x)
+        z = jax.lax.stop_gradient(parts.outer.prox(y + image, 1.0))
+        smooth = self.value(x, args) + parts.simple.value(x)
+        return smooth + parts.outer.value(z) + y @ (image - z)
 
     def force(self, point: Point, args: tuple) -> Array:
         """The gradient of f + eq_mult . eq + ineq_mult . ineq: what the bounds hold against."""
@@ -410,7 +432,10 @@ def _check_term(term: Term, form: Form, args: tuple, captured: list) -> None:
 
     def both(x, args, captured):
         function = term(args, captured)
-        return function.value(x), function.prox(x, 1.0)
+        try:
+            return function.value(x), function.prox(x, 1.0)
+        except NotImplementedError:  # a sum, or a linear map inside: for splitting methods
+            return function.value(x), x
 
     value, p = jax.eval_shape(both, x, args, tuple(captured))
     if value.shape != () or p.shape != x.shape:

@@ -12,7 +12,15 @@ from .constrained import (
 )
 from .default import choose
 from .equations import ITP, Anderson, Bisection, Brent, Broyden, Chord, NewtonRoot, Picard
-from .proximal import FISTA, ISTA, ProximalLBFGS, ProximalNewton
+from .proximal import (
+    ADMM,
+    FISTA,
+    ISTA,
+    CondatVu,
+    DouglasRachford,
+    ProximalLBFGS,
+    ProximalNewton,
+)
 from .smooth import (
     BFGS,
     LBFGS,
@@ -37,6 +45,7 @@ from .smooth import (
 )
 
 __all__ = [
+    "ADMM",
     "BFGS",
     "FISTA",
     "ISTA",
@@ -52,8 +61,10 @@ __all__ = [
     "Brent",
     "Broyden",
     "Chord",
+    "CondatVu",
     "CubicNewton",
     "Dogleg",
+    "DouglasRachford",
     "FixedStep",
     "FrankWolfe",
     "GaussNewton",

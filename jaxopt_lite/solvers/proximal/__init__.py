@@ -2,5 +2,14 @@
 
 from .proximal_gradient import FISTA, ISTA
 from .second_order import ProximalLBFGS, ProximalNewton
+from .splitting import ADMM, CondatVu, DouglasRachford
 
-__all__ = ["FISTA", "ISTA", "ProximalLBFGS", "ProximalNewton"]
+__all__ = [
+    "ADMM",
+    "FISTA",
+    "ISTA",
+    "CondatVu",
+    "DouglasRachford",
+    "ProximalLBFGS",
+    "ProximalNewton",
+]
