@@ -171,7 +171,7 @@ def lasso_folds(
     if batching == "auto":
         batching = "map" if jax.default_backend() == "cpu" else "vmap"
     still = jax.tree.map(lax.stop_gradient, data.operands())
-    sizes = rooms(data.X.shape[1], data.most, 0, True)
+    sizes = rooms(data.X.shape, data.most, 0, True)
     found = _by_folds(folds, batching, sizes)(*still)
     return _folds_attached(data, found, folds=folds, sizes=sizes)
 
@@ -191,12 +191,12 @@ class _Problem(NamedTuple):
 
     def operands(self) -> tuple[Array, Array, Task]:
         """What may be traced."""
-        return self.X, self.y, Task(*self[2:6], jnp.int32(self.max_steps))
+        return self.X, self.y, Task(*self[2:6], np.int32(self.max_steps))
 
     def given(self) -> Given:
         """For every penalty, its own limits (L, p)."""
         limit = self.penalties[:, None] * self.weights
-        return Given(self.X, self.y, limit, self.ridge)
+        return Given(self.X, self.y, jnp.asarray(limit), jnp.asarray(self.ridge))
 
 
 def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_set) -> _Problem:
@@ -208,7 +208,8 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
             f"{X.shape}."
         )
     dtype = jnp.promote_types(X.dtype, y.dtype)
-    X, y, p = X.astype(dtype), y.astype(dtype), X.shape[1]
+    X = X if X.dtype == dtype else X.astype(dtype)
+    y, p = y if y.dtype == dtype else y.astype(dtype), X.shape[1]
     _at_least_zero(f"`{name}`", penalty)
     _at_least_zero("`ridge`", ridge)
     if ndim == 0:
@@ -217,17 +218,17 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
             raise ValueError(
                 f"`{name}` must be a number, but its shape is {np.shape(penalty)}.{way_out}"
             )
-        penalties = jnp.asarray(penalty, dtype)[None]
+        penalties = _numbers(penalty, dtype).reshape(1)
     else:
-        penalties = array(f"`{name}`", penalty, 1, "For a single penalty call `lasso`.")
-        penalties = penalties.astype(dtype)
+        array(f"`{name}`", penalty, 1, "For a single penalty call `lasso`.")
+        penalties = _numbers(penalty, dtype)
         if _known(penalty) and np.any(np.diff(np.asarray(penalty)) > 0):
             raise ValueError(
                 f"`{name}` must be in descending order, where each fit starts the next, but they "
                 "are not. Write `jnp.sort(penalties)[::-1]`."
             )
     if weights is None:
-        weights = jnp.ones(p, dtype)
+        weights = np.ones(p, dtype)
     else:
         _at_least_zero("`weights`", weights)
         if np.shape(weights) != (p,):
@@ -235,7 +236,7 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
                 f"`weights` must have one entry for each column of `X`, but weights has shape "
                 f"{np.shape(weights)} and X {X.shape}."
             )
-        weights = jnp.asarray(weights, dtype)
+        weights = _numbers(weights, dtype)
     check.options(tol, max_steps, False, "implicit")
     if tol is None:
         tol = 1e-6 if dtype.itemsize > 4 else 1e-4
@@ -244,10 +245,15 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
         way_out = "None takes what is needed."
         most = min(p, check.count("`working_set`", working_set, way_out=way_out))
     steps = MAX_STEPS if max_steps is None else int(max_steps)
-    ridge = parameter("`ridge`", ridge, dtype, ())
-    return _Problem(
-        X, y, penalties, weights, ridge, lax.stop_gradient(jnp.asarray(tol, dtype)), steps, most
-    )
+    if np.shape(ridge) != ():
+        raise ValueError(f"`ridge` must be a number, but its shape is {np.shape(ridge)}.")
+    ridge, tol = _numbers(ridge, dtype), _numbers(tol, dtype)
+    return _Problem(X, y, penalties, weights, ridge, tol, steps, most)
+
+
+def _numbers(value: Any, dtype) -> Any:
+    """In this dtype; those that are known without a call of the compiler."""
+    return np.asarray(value, dtype) if _known(value) else jnp.asarray(value, dtype)
 
 
 def _known(value: Any) -> bool:
@@ -269,46 +275,48 @@ _rows = jax.jit(Rows.of)
 
 
 def _solved(problem: _Problem, start: Array | None, many: bool) -> Solution:
-    X, y, task = jax.tree.map(lax.stop_gradient, problem.operands())
+    X, y, task = problem.operands()
+    moving = _traced((X, y, task))
+    if moving:
+        X, y, task = jax.tree.map(lax.stop_gradient, (X, y, task))
     concrete = not _traced((X, y, task, start))
-    p = X.shape[1]
     nonzero = int(np.count_nonzero(start)) if concrete and start is not None else 0
-    sizes = rooms(p, problem.most, min(nonzero, problem.most), not concrete)
+    sizes = rooms(X.shape, problem.most, min(nonzero, problem.most), not concrete)
     if concrete:
         data = _rows(X, y)
         _finite(data, X, y)
         ahead = ahead_of(data, task.penalties.shape[0])
         path = driven(data, task, start, ahead=ahead, sizes=sizes)
-        found = _measured(X, y, task, path)
+        found = _measured(X, y, task, path, many)
     else:
-        found = _one_by_one(sizes)(X, y, task, start)
-    if not _traced(problem.operands()):
-        return found if many else jax.tree.map(lambda leaf: leaf[0], found)
-    return _attached(problem, found, sizes, many)
+        found = _one_by_one(sizes, many)(X, y, task, start)
+    return _attached(problem, found, sizes, many) if moving else found
 
 
-def _one_by_one(sizes: tuple[int, ...]):
+def _one_by_one(sizes: tuple[int, ...], many: bool):
     """The solve whose batches are run lane by lane, since lanes differ in what they need."""
 
     def solve(X, y, task, start):
         data = Rows.of(X, y)
         ahead = ahead_of(data, task.penalties.shape[0])
-        return _measured(X, y, task, staged(data, task, start, ahead=ahead, sizes=sizes))
+        path = staged(data, task, start, ahead=ahead, sizes=sizes)
+        return _measured(X, y, task, path, many)
 
     if jax.default_backend() != "cpu" and len(sizes) == 1:
         return solve
     return jax.custom_batching.sequential_vmap(solve)
 
 
-@jax.jit
-def _measured(X: Array, y: Array, task: Task, path: Path) -> Solution:
+@functools.partial(jax.jit, static_argnames=("many",))
+def _measured(X: Array, y: Array, task: Task, path: Path, many: bool) -> Solution:
     """What is true of the weights, as a `Solution` without derivatives, one lane a penalty."""
     w = jnp.where(jnp.isfinite(path.weights), path.weights, 0)
     residual = y - w @ X.T
     limit = task.penalties[:, None] * task.weights
     square = jnp.sum(residual * residual, 1) / y.shape[0] + task.ridge * jnp.sum(w * w, 1)
     value = square / 2 + jnp.sum(limit * jnp.abs(w), 1)
-    return _reported(w, value, path.dual[:, None] * residual, limit, path)
+    found = _reported(w, value, path.dual[:, None] * residual, limit, path)
+    return found if many else jax.tree.map(lambda leaf: leaf[0], found)
 
 
 def _reported(w: Array, value: Array, dual: Array, limit: Array, path: Path) -> Solution:
@@ -364,8 +372,7 @@ def _attached(problem: _Problem, found: Solution, sizes: tuple[int, ...], many: 
         return with_derivatives(sizes, w, value, given._replace(limit=limit), finished)
 
     if not many:
-        found, lanes = jax.tree.map(lambda leaf: leaf[0], (found, lanes))
-        x, value = one(lanes)
+        x, value = one((*lanes[:2], given.limit[0], found.success))
     elif len(sizes) == 1:
         x, value = jax.vmap(one)(lanes)
     else:  # in a batch every size would be computed for each lane

@@ -26,9 +26,11 @@ SWEEPS = 5  # of coordinate descent between two looks at the gap
 ROUNDS = 200  # of sweeps and a Newton step, on one working set
 PATIENCE = 6  # rounds without a Newton step while signs change
 POLISH = 12  # rounds spent on more than was asked for
-CHEAP = 128  # room up to which Newton's step costs less than a product with X
+CHEAP = 136  # room up to which Newton's step costs less than a product with X
 FEW = 16  # new columns, for which there is a product of its own
-LOOSE = 0.1
+LOOSE = 0.1  # inner gaps, of the last one measured on all columns
+LATE = 100  # solve exactly once columns that break optimality are fewer than 1 of these
+GROWTH = 3  # fourths of the support are taken in a step
 FIRST = 64  # columns taken at first
 
 
@@ -154,7 +156,7 @@ def begin(data: Data, task: Task, start: Array | None, room: int) -> Progress:
         jnp.zeros(many, dtype),
         _without(kept, jnp.abs(correlation) - task.penalties[0] * task.weights),
         jnp.int32(0),
-        jnp.array(False),
+        jnp.array(room <= CHEAP),
         jnp.array(False),
         jnp.int32(0),
     )
@@ -171,13 +173,14 @@ def widen(progress: Progress, room: int) -> Progress:
         jnp.pad(kept.gram, ((0, more), (0, more))),
         jnp.pad(kept.moment, (0, more)),
     )
-    return progress._replace(kept=kept, full=jnp.array(False))
+    return progress._replace(kept=kept, tight=jnp.array(False), full=jnp.array(False))
 
 
 def wanted(progress: Progress) -> Array:
     """How many columns the next step takes: as many as there are, at most."""
     breaking = jnp.sum(progress.score > 0).astype(jnp.int32)
-    return jnp.minimum(breaking, jnp.maximum(support(progress), FIRST))
+    growth = support(progress) * GROWTH // 4
+    return jnp.minimum(breaking, jnp.maximum(growth, FIRST))
 
 
 def support(progress: Progress) -> Array:
@@ -207,7 +210,7 @@ def advance(
     """
     penalties, weights, ridge, tol, max_steps = task
     room, many = progress.kept.which.shape[0], penalties.shape[0] - ahead + 1
-    batch = min(room, max(FIRST // 2, room // 2))
+    batch = min(room, max(FIRST, room // 2))
     eps = float(jnp.finfo(tol.dtype).eps)
     square = data.total
     null = jnp.where(square > 0, square / 2, 1)
@@ -287,7 +290,7 @@ def advance(
         def put(old: Array, new: Array) -> Array:
             return lax.dynamic_update_slice_in_dim(old, new, now.at, 0)
 
-        few = (20 * breaking[0] <= kept.size) | (count == 0)
+        few = (LATE * breaking[0] <= kept.size) | (count == 0)
         stepped = Progress(
             kept,
             put(now.weights, spread),
@@ -309,22 +312,32 @@ def advance(
 
 
 def _taken(data: Data, kept: Kept, new: Array, count: Array) -> Kept:
-    """`kept` with the first `count` columns of `new`."""
-    room, offsets = kept.which.shape[0], jnp.arange(new.shape[0], dtype=jnp.int32)
-    real = offsets < count
-    place = jnp.where(real, kept.size + offsets, room)
-    columns = data.columns(new)
-    index = kept.which.at[place].set(new, mode="drop")
-    together = kept.columns.at[place].set(columns, mode="drop")
-    rows = jnp.where(
-        jnp.arange(room, dtype=jnp.int32) < kept.size + count,
-        data.products(columns, together, index),
-        0,
-    )
-    gram = kept.gram.at[place].set(rows, mode="drop")
-    gram = gram.at[:, place].set(rows.T, mode="drop")
-    moment = kept.moment.at[place].set(data.cross[new], mode="drop")
-    return Kept(index, kept.size + count, together, gram, moment)
+    """`kept` with the first `count` columns of `new`.
+
+    Whole blocks of rows are written, which overlap with what was there where room ends: scattering
+    them took as long as all the rest.
+    """
+    room, batch = kept.which.shape[0], new.shape[0]
+    start = jnp.minimum(kept.size, room - batch)
+    source = jnp.arange(batch, dtype=jnp.int32) - (kept.size - start)
+    fresh = (source >= 0) & (source < count)
+    picked = new[jnp.clip(source, 0, batch - 1)]
+
+    def merged(old: Array, values: Array) -> Array:
+        there = lax.dynamic_slice_in_dim(old, start, batch)
+        return jnp.where(fresh.reshape(-1, *[1] * (old.ndim - 1)), values, there)
+
+    def put(old: Array, block: Array, axis: int = 0) -> Array:
+        return lax.dynamic_update_slice_in_dim(old, block, start, axis)
+
+    which = put(kept.which, merged(kept.which, picked))
+    block = merged(kept.columns, data.columns(picked))
+    columns = put(kept.columns, block)
+    used = jnp.arange(room, dtype=jnp.int32) < kept.size + count
+    rows = jnp.where(used, data.products(block, columns, which), 0)
+    gram = put(put(kept.gram, rows), rows.T, 1)
+    moment = put(kept.moment, merged(kept.moment, data.cross[picked]))
+    return Kept(which, kept.size + count, columns, gram, moment)
 
 
 def _tidied(kept: Kept, weights: Array) -> Kept:
@@ -370,7 +383,9 @@ def duality_gap(
     scale = 1 / jnp.maximum(1, jnp.max(size / jnp.maximum(limit, floor)))
     both = remaining + ridge * (w @ w)
     terms = limit * jnp.abs(w) - scale * w * correlation
-    return (1 - scale) ** 2 / 2 * both + jnp.sum(terms), scale
+    gap = (1 - scale) ** 2 / 2 * both + jnp.sum(terms)
+    # Negative penalties, which cannot be refused while traced, are no convex problem.
+    return jnp.where(jnp.all(limit >= 0) & (ridge >= 0), gap, jnp.nan), scale
 
 
 class _Inner(NamedTuple):
@@ -486,15 +501,19 @@ class Path(NamedTuple):
     dual: Array  # (L,), the scale that makes the residual a dual point
 
 
-def rooms(features: int, most: int, start: int, traced: bool) -> tuple[int, ...]:
+def rooms(shape: tuple[int, ...], most: int, start: int, traced: bool) -> tuple[int, ...]:
     """For how many columns there is room, in turn: few sizes where all are compiled at once."""
+    rows, features = shape
     top = min(features, most)
+    # Eight more than powers of two: rows of 512 numbers fall on the same lines of the cache, and
+    # factors of 512 columns take twice as long as those of 520.
     if traced:
-        sizes = [128, 512, 2048, 8192]
+        sizes = [136, 520, 2056, 8200]
     else:
-        sizes = [64, 256, *range(384, 1024, 128)]
+        # Long columns make room dear, and each size costs seconds of compiling.
+        sizes = [*[72] * (rows >= features), *range(136, 1032, 128)]
         while sizes[-1] < top:
-            sizes.append(-(-sizes[-1] * 5 // 4 // 256) * 256)
+            sizes.append(sizes[-1] * 5 // 4 // 128 * 128 + 8)
     return (*(size for size in sizes if max(start, 1) <= size < top), top)
 
 
@@ -551,7 +570,7 @@ def _ended(progress: Progress, many: int) -> Path:
 
 _begin = jax.jit(begin, static_argnames=("room",))
 _advance = jax.jit(advance, static_argnames=("ahead", "last"), donate_argnames=("progress",))
-_widen = jax.jit(widen, static_argnames=("room",), donate_argnames=("progress",))
+_widen = jax.jit(widen, static_argnames=("room",))
 _end = jax.jit(_ended, static_argnames=("many",))
 
 
