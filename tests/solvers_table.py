@@ -368,6 +368,34 @@ ROWS = (
         extra_steps=1,  # a pair is measured a step after the one it comes from
     ),
     Row(
+        name="CoordinateDescent",
+        make=lambda case: jol.CoordinateDescent(),
+        tol=1e-7,
+        max_steps=3000,
+        cases=("booth", "logistic", "linear_full_rank"),
+        float32=("booth", "logistic"),
+        searches=False,
+    ),
+    Row(
+        name="BlockCoordinateDescent",
+        make=lambda case: jol.BlockCoordinateDescent((0, 1)),
+        tol=1e-7,
+        max_steps=3000,
+        cases=("booth",),  # of two variables, as many as there are labels
+        float32=("booth",),
+        searches=False,
+    ),
+    Row(
+        name="Subgradient",  # of a smooth function: Polyak's gradient method
+        make=lambda case: jol.Subgradient(minimum=_minimum(case)),
+        tol=1e-6,
+        max_steps=5000,
+        cases=("booth", "linear_full_rank"),
+        float32=("booth",),
+        searches=False,
+        minimum_is_zero=True,
+    ),
+    Row(
         name="Nesterov",
         make=lambda case: jol.Nesterov(),
         tol=1e-6,

@@ -493,3 +493,79 @@ def test_what_splitting_refuses():
     sol = jol.minimize(lambda x: -jnp.sum(x), jnp.zeros(3), nonsmooth=jol.prox.NonNegative(),
                        solver=jol.CondatVu(), max_steps=2000)  # fmt: skip
     assert sol.status != Status.CONVERGED  # unbounded
+
+
+# -- by coordinates, and by subgradients -----------------------------------------------------------
+
+LABELS = (0, 0, 1, 1, 2, 2, 2, 3, 3, 3)
+ORDERS = ("cyclic", "random", "greedy")
+GROUPED = jol.Problem(
+    half_mean_square, nonsmooth=lambda d, t, w: jol.prox.GroupLasso(np.array(LABELS), w)
+)
+SIGNS = jol.Problem(
+    lambda w, d, t, weight: jnp.mean(jnp.logaddexp(0.0, -jnp.sign(t) * (d @ w))),
+    nonsmooth=lambda d, t, weight: jol.prox.ElasticNet(weight, 0.1 * weight),
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_coordinate_descent_finds_what_newton_finds(order):
+    by_one, by_block = jol.CoordinateDescent(order), jol.BlockCoordinateDescent(LABELS, order)
+    cases = [(LASSO, 5.0, by_one), (SIGNS, 0.02, by_one), (SIGNS, 0.02, by_block),
+             (GROUPED, 5.0, by_block)]  # fmt: skip
+    for problem, weight, solver in cases:
+        run = lambda s, p=problem, w=weight: jol.solve(
+            p, jnp.zeros(P), (X, Y, w), solver=s, tol=1e-9, max_steps=500
+        )
+        sol, exact = run(solver), run(jol.ProximalNewton())
+        assert sol.status == Status.CONVERGED
+        # The least curvature of the logistic loss on the support is above 0.02 here.
+        np.testing.assert_allclose(sol.x, exact.x, atol=1e-7)
+        np.testing.assert_array_equal(sol.x == 0, exact.x == 0)
+
+
+def test_one_sweep_is_the_textbook_sweep_and_extrapolation_saves_some():
+    sol = lasso(5.0, jol.CoordinateDescent(acceleration=0), max_steps=2)
+    gram, w = X.T @ X / N, np.zeros(P)
+    for i in range(P):  # the second step evaluates the end of the first sweep
+        z = (X.T @ Y / N - gram @ w)[i] + gram[i, i] * w[i]
+        w[i] = np.sign(z) * max(abs(z) - 5, 0) / gram[i, i]
+    np.testing.assert_allclose(sol.x, w, rtol=1e-12)
+    steps = [
+        int(lasso(0.5, jol.CoordinateDescent(acceleration=k), tol=1e-9, max_steps=5000).steps)
+        for k in (0, 5)
+    ]
+    assert steps[1] < 0.5 * steps[0]
+
+
+def test_subgradient_method_keeps_its_bound_and_its_best():
+    fun = lambda x: jnp.zeros(())
+    term = jol.prox.L1(1.0)
+    x0 = jnp.array([3.0, -1.0, 0.5])
+    run = lambda solver, steps: jol.minimize(
+        fun, x0, nonsmooth=term, solver=solver, max_steps=steps, history=True
+    )
+    sol = run(jol.Subgradient(float(jnp.linalg.norm(x0))), 400)
+    values = np.asarray(sol.history.value)
+    values = values[np.isfinite(values)]
+    assert np.all(np.diff(values) <= 0)
+    k = np.arange(1, values.size + 1)
+    radius, lipschitz = float(jnp.linalg.norm(x0)), np.sqrt(3)
+    assert np.all(values[1:] <= (radius * lipschitz * (1 + np.log(k)) / np.sqrt(k))[1:])
+    sharp = run(jol.Subgradient(minimum=0.0), 60)
+    assert float(sharp.value) <= 1e-3 * values[0]
+
+
+def test_what_methods_by_coordinates_refuse():
+    with pytest.raises(TypeError, match="BlockCoordinateDescent takes its groups"):
+        jol.solve(GROUPED, jnp.zeros(P), (X, Y, 5.0), solver=jol.CoordinateDescent())
+    with pytest.raises(TypeError, match=r"TotalVariation.*FISTA"):
+        jol.solve(CHAIN, jnp.zeros(P), (X, Y, 5.0), solver=jol.BlockCoordinateDescent(LABELS))
+    with pytest.raises(ValueError, match="9 labels"):
+        jol.solve(GROUPED, jnp.zeros(P), (X, Y, 5.0), solver=jol.BlockCoordinateDescent(LABELS[1:]))
+    with pytest.raises(ValueError, match="order"):
+        jol.CoordinateDescent("best")
+    with pytest.raises(ValueError, match="blocks"):
+        jol.BlockCoordinateDescent()
+    with pytest.raises(ValueError, match="step_size"):
+        jol.Subgradient(0.0)
