@@ -1,6 +1,6 @@
 """Each function draws on one matplotlib axes (the current one unless given) and returns it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from ..certify import CriticalPoint, Kind
 from ..core import Problem, Solution
+from ..prox import Proximable
 
 STYLE = {
     Kind.STRICT_MINIMUM: ("o", "tab:blue", "minimum"),
@@ -181,13 +182,96 @@ def spectrum(point: CriticalPoint, *, ax: Any = None) -> Any:
 
 
 def path(
-    parameter: ArrayLike, curves: ArrayLike, *, xlabel: str, ylabel: str, ax: Any = None
+    parameter: ArrayLike,
+    curves: ArrayLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    labels: Sequence[str] | None = None,
+    ax: Any = None,
 ) -> Any:
-    """Curves (points, k) of an answer against a positive parameter (points,) on a log axis."""
+    """Curves (points, k) of an answer against a positive parameter (points,) on a log axis.
+
+    `labels` name the curves; a legend stands to the right of the picture.
+    """
     ax = _axes(ax)
-    ax.semilogx(np.asarray(parameter), np.asarray(curves), lw=1)
+    curves = np.asarray(curves)
+    colors = [None] * curves.shape[1] if curves.shape[1] <= 10 else _colors(curves.shape[1])
+    for k, color in enumerate(colors):
+        label = None if labels is None else labels[k]
+        ax.semilogx(np.asarray(parameter), curves[:, k], lw=1.3, color=color, label=label)
     ax.axhline(0, color="black", lw=0.6)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.grid(alpha=0.3)
+    if labels is not None:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
+    return ax
+
+
+def _colors(count: int) -> list:
+    """As many colours as are asked for, in order."""
+    import matplotlib as mpl
+
+    return list(mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
+def prox(
+    function: Proximable,
+    lower: float,
+    upper: float,
+    steps: Sequence[float] = (1.0,),
+    *,
+    resolution: int = 601,
+    ax: Any = None,
+) -> Any:
+    """The prox of a function of one number over an interval, one line a step; dotted the identity.
+
+    Flat where a whole interval goes to one point: a kink of the function, or the end of its domain.
+    """
+    ax = _axes(ax)
+    x = np.linspace(lower, upper, resolution)
+    ax.plot(x, x, color="gray", lw=1, ls=":", label="x")
+    for step, color in zip(steps, _shades(len(steps)), strict=True):
+        p = jax.vmap(lambda z, t=step: function.prox(z, t))(x)
+        ax.plot(x, np.asarray(p), color=color, lw=1.8, label=f"prox, step {step:g}")
+    return _along(ax, lower, upper)
+
+
+def envelope(
+    function: Proximable,
+    lower: float,
+    upper: float,
+    steps: Sequence[float] = (1.0,),
+    *,
+    resolution: int = 601,
+    ax: Any = None,
+) -> Any:
+    """A function of one number and its Moreau envelopes, one line a step.
+
+    Outside its domain the function is not drawn; the envelopes are finite everywhere.
+    """
+    ax = _axes(ax)
+    x = np.linspace(lower, upper, resolution)
+    for step, color in zip(steps, _shades(len(steps)), strict=True):
+        smooth = jax.vmap(lambda z, t=step: function.envelope(z, t))(x)
+        ax.plot(x, np.asarray(smooth), color=color, lw=1.8, label=f"envelope, step {step:g}")
+    value = np.asarray(jax.vmap(function.value)(x))
+    ax.plot(x, np.where(np.isfinite(value), value, np.nan), color="black", lw=1.8, label="f")
+    return _along(ax, lower, upper)
+
+
+def _shades(count: int) -> list:
+    """Blues, the darker the later."""
+    import matplotlib as mpl
+
+    return list(mpl.colormaps["viridis"](np.linspace(0.15, 0.75, count)))
+
+
+def _along(ax: Any, lower: float, upper: float) -> Any:
+    """What pictures over an interval share."""
+    ax.set_xlim(lower, upper)
+    ax.set_xlabel("x")
+    ax.grid(alpha=0.3)
+    ax.legend()
     return ax
