@@ -42,7 +42,7 @@ SMALL = design(60, 40)
 
 
 @pytest.mark.parametrize(
-    "shape, fraction, ridge",
+    ("shape", "fraction", "ridge"),
     [((60, 40), 0.02, 0.0), ((60, 40), 0.02, 0.1), ((50, 300), 0.05, 0.0), ((50, 300), 0.01, 0.05)],
 )
 def test_optimality_conditions_by_numpy(shape, fraction, ridge):
@@ -129,7 +129,10 @@ def test_a_thousand_penalties_in_a_batch_are_the_path_and_the_singles():
     np.testing.assert_allclose(batch.x, path.x, atol=1e-9)
     for i in (0, 200, 500, 999):
         np.testing.assert_allclose(batch.x[i], lasso(X, y, penalties[i]).x, atol=1e-9)
-    assert max(gap(*SMALL, t, 0, np.asarray(w)) for t, w in zip(penalties, path.x)) < 1e-10
+    assert (
+        max(gap(*SMALL, t, 0, np.asarray(w)) for t, w in zip(penalties, path.x, strict=True))
+        < 1e-10
+    )
 
 
 def test_a_path_that_outgrows_its_room_and_starts_elsewhere():
@@ -143,7 +146,7 @@ def test_a_path_that_outgrows_its_room_and_starts_elsewhere():
     np.testing.assert_allclose(path.x[-1], inside.x, atol=1e-9)
 
 
-@pytest.mark.parametrize("n, batching", [(47, "map"), (47, "vmap"), (33, "map")])
+@pytest.mark.parametrize(("n", "batching"), [(47, "map"), (47, "vmap"), (33, "map")])
 def test_folds_are_fits_on_the_other_rows(n, batching):
     X, y = SMALL[0][:n], SMALL[1][:n]  # 33 rows are fewer than the columns
     penalties = np.geomspace(1, 0.05, 6) * top(X, y)
@@ -213,7 +216,7 @@ def test_float32_and_a_lane_without_numbers():
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    ("call", "message"),
     [
         (lambda X, y: lasso(X, y[:-1], 0.1), r"y has shape \(59,\) and X \(60, 40\)"),
         (lambda X, y: lasso(y, y, 0.1), "`X` must have 2 axes"),

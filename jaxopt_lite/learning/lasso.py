@@ -191,7 +191,8 @@ class _Problem(NamedTuple):
 
     def operands(self) -> tuple[Array, Array, Task]:
         """What may be traced."""
-        return self.X, self.y, Task(*self[2:6], np.int32(self.max_steps))
+        steps: Any = np.asarray(self.max_steps, np.int32)
+        return self.X, self.y, Task(*self[2:6], steps)
 
     def given(self) -> Given:
         """For every penalty, its own limits (L, p)."""
@@ -271,7 +272,9 @@ def _at_least_zero(label: str, value: Any) -> None:
         raise ValueError(f"{label} must be finite and >= 0, but {worst} came.")
 
 
-_rows = jax.jit(Rows.of)
+@jax.jit
+def _products(X: Array, y: Array) -> tuple[Array, Array]:
+    return Rows.of(X, y)[2:]  # handing X back would copy it
 
 
 def _solved(problem: _Problem, start: Array | None, many: bool) -> Solution:
@@ -283,11 +286,11 @@ def _solved(problem: _Problem, start: Array | None, many: bool) -> Solution:
     nonzero = int(np.count_nonzero(start)) if concrete and start is not None else 0
     sizes = rooms(X.shape, problem.most, min(nonzero, problem.most), not concrete)
     if concrete:
-        data = _rows(X, y)
+        data = Rows(X, y, *_products(X, y))
         _finite(data, X, y)
         ahead = ahead_of(data, task.penalties.shape[0])
         path = driven(data, task, start, ahead=ahead, sizes=sizes)
-        found = _measured(X, y, task, path, many)
+        found = _measured(task, path, many)
     else:
         found = _one_by_one(sizes, many)(X, y, task, start)
     return _attached(problem, found, sizes, many) if moving else found
@@ -300,7 +303,7 @@ def _one_by_one(sizes: tuple[int, ...], many: bool):
         data = Rows.of(X, y)
         ahead = ahead_of(data, task.penalties.shape[0])
         path = staged(data, task, start, ahead=ahead, sizes=sizes)
-        return _measured(X, y, task, path, many)
+        return _measured(task, path, many)
 
     if jax.default_backend() != "cpu" and len(sizes) == 1:
         return solve
@@ -308,12 +311,12 @@ def _one_by_one(sizes: tuple[int, ...], many: bool):
 
 
 @functools.partial(jax.jit, static_argnames=("many",))
-def _measured(X: Array, y: Array, task: Task, path: Path, many: bool) -> Solution:
+def _measured(task: Task, path: Path, many: bool) -> Solution:
     """What is true of the weights, as a `Solution` without derivatives, one lane a penalty."""
     w = jnp.where(jnp.isfinite(path.weights), path.weights, 0)
-    residual = y - w @ X.T
+    residual = path.residual
     limit = task.penalties[:, None] * task.weights
-    square = jnp.sum(residual * residual, 1) / y.shape[0] + task.ridge * jnp.sum(w * w, 1)
+    square = jnp.mean(residual * residual, 1) + task.ridge * jnp.sum(w * w, 1)
     value = square / 2 + jnp.sum(limit * jnp.abs(w), 1)
     found = _reported(w, value, path.dual[:, None] * residual, limit, path)
     return found if many else jax.tree.map(lambda leaf: leaf[0], found)

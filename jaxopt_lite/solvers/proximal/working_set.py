@@ -56,12 +56,11 @@ class Rows(NamedTuple):
         """X_new'X_kept / n."""
         return new @ kept.T / self.y.shape[0]
 
-    def correlations(self, kept: "Kept", weights: Array) -> tuple[Array, Array]:
-        """X'(y - Xw) / n and ||y - Xw||^2 / n for each row of `weights`."""
+    def correlations(self, kept: "Kept", weights: Array) -> tuple[Array, Array, Array]:
+        """X'(y - Xw) / n, ||y - Xw||^2 / n and y - Xw for each row of `weights`."""
         residual = self.y - weights @ kept.columns
-        return residual @ self.X / self.y.shape[0], jnp.sum(residual * residual, -1) / self.y.shape[
-            0
-        ]
+        n = self.y.shape[0]
+        return residual @ self.X / n, jnp.sum(residual * residual, -1) / n, residual
 
 
 class Moments(NamedTuple):
@@ -79,11 +78,12 @@ class Moments(NamedTuple):
         """X_new'X_kept / n."""
         return new[:, index]
 
-    def correlations(self, kept: "Kept", weights: Array) -> tuple[Array, Array]:
-        """X'(y - Xw) / n and ||y - Xw||^2 / n for each row of `weights`."""
+    def correlations(self, kept: "Kept", weights: Array) -> tuple[Array, Array, Array]:
+        """X'(y - Xw) / n, ||y - Xw||^2 / n and nothing for each row of `weights`."""
         image = weights @ kept.columns
         inner = jnp.sum(weights * (2 * kept.moment - image[:, kept.which]), -1)
-        return self.cross - image, jnp.maximum(self.total - inner, 0)
+        nothing = jnp.zeros((weights.shape[0], 0), image.dtype)
+        return self.cross - image, jnp.maximum(self.total - inner, 0), nothing
 
 
 Data = Rows | Moments
@@ -119,6 +119,7 @@ class Progress(NamedTuple):
     status: Array  # (L,)
     steps: Array  # (L,), products with X
     dual: Array  # (L,), the scale that makes the residual a dual point
+    residual: Array  # (L, n), y - Xw; (L, 0) for `Moments`
     score: Array  # (p,), how much columns not taken break optimality
     at: Array  # the first penalty that is not finished
     tight: Array  # whether the inner solve is to be exact
@@ -154,6 +155,7 @@ def begin(data: Data, task: Task, start: Array | None, room: int) -> Progress:
         jnp.full(many, int(Status.RUNNING), jnp.int32),
         jnp.zeros(many, jnp.int32),
         jnp.zeros(many, dtype),
+        jnp.zeros((many, data.y.shape[0] if isinstance(data, Rows) else 0), dtype),
         _without(kept, jnp.abs(correlation) - task.penalties[0] * task.weights),
         jnp.int32(0),
         jnp.array(room <= CHEAP),
@@ -254,7 +256,7 @@ def advance(
 
         lanes = (block(penalties), before, block(now.weights))
         _, found = lax.scan(one, packed(warm), lanes)
-        raw, remaining = data.correlations(kept, found)
+        raw, remaining, residual = data.correlations(kept, found)
         spread = jax.vmap(functools.partial(_spread, kept, size=raw.shape[1]))(found)
         correlation = raw - ridge * spread
         measured = functools.partial(duality_gap, ridge=ridge, floor=floor)
@@ -299,6 +301,7 @@ def advance(
             put(now.status, code),
             put(now.steps, steps),
             put(now.dual, dual),
+            put(now.residual, residual),
             _without(kept, score),
             at,
             jnp.where(advanced > 0, room <= CHEAP, now.tight | few | (gap[0] <= tol)),
@@ -499,6 +502,7 @@ class Path(NamedTuple):
     status: Array
     steps: Array
     dual: Array  # (L,), the scale that makes the residual a dual point
+    residual: Array  # (L, n), y - Xw; (L, 0) for `Moments`
 
 
 def rooms(shape: tuple[int, ...], most: int, start: int, traced: bool) -> tuple[int, ...]:
@@ -565,6 +569,7 @@ def _ended(progress: Progress, many: int) -> Path:
         progress.status[:many],
         progress.steps[:many],
         progress.dual[:many],
+        progress.residual[:many],
     )
 
 
