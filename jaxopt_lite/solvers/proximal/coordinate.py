@@ -187,7 +187,7 @@ class CoordinateDescent(Sweeping):
 
     def sweep(self, term, base, hessian, stiffness, number):
         """Each coordinate to its minimum, n times."""
-        n, dtype = base.x.shape[0], base.x.dtype
+        n = base.x.shape[0]
         diagonal = jnp.diagonal(hessian)
         h = stiffness * _curved(jnp.abs(diagonal), base)
         places = jnp.arange(n)
