@@ -378,6 +378,9 @@ def test_bad_input():
         jol.minimize(fun, jnp.ones(2), nonsmooth=jol.prox.L1(), solver=jol.LBFGS())
     with pytest.raises(ValueError, match="step_size"):
         jol.ISTA(-1.0)
+    halved = jol.prox.Custom(lambda x: jnp.sum(jnp.abs(x)), lambda x, step: x[:1])
+    with pytest.raises(ValueError, match="prox"):
+        jol.minimize(fun, jnp.ones(2), nonsmooth=halved)
     with pytest.raises(ValueError, match="subproblem"):
         jol.ProximalNewton("lu")
     with pytest.raises(ValueError, match="not finite at `x0`"):

@@ -11,7 +11,11 @@ from sklearn.datasets import load_diabetes
 import jaxopt_lite as jol
 from jaxopt_lite.core import Status
 
-SOLVERS = {"MirrorDescent": jol.MirrorDescent(), "FrankWolfe": jol.FrankWolfe()}
+SOLVERS = {
+    "MirrorDescent": jol.MirrorDescent(),
+    "FrankWolfe": jol.FrankWolfe(),
+    "FrankWolfe-away": jol.FrankWolfe("away"),
+}
 every = pytest.mark.parametrize("name", SOLVERS)
 
 
@@ -53,7 +57,7 @@ def test_nearest_point_is_the_projection(name, total, slope, rng):
         np.testing.assert_allclose(sol.x, expected, atol=2e-5)
         np.testing.assert_array_equal(np.asarray(sol.x) > 1e-4, np.asarray(expected) > 0)
         assert sol.residuals.worst() <= 1.5e-8
-        if name == "FrankWolfe":
+        if name.startswith("FrankWolfe"):
             np.testing.assert_array_equal(sol.x == 0, expected == 0)
     # One unit more of the total costs minus the price of the equation, per unit of slope.
     h = 1e-5
@@ -112,7 +116,7 @@ def test_what_is_no_simplex_is_refused_or_never_converged(name):
         jol.Problem(fun, bounds=(0.0, None)),
         jol.Problem(fun, eq=lambda x: x[:2] - 0.1, bounds=(0.0, None)),
     ):
-        with pytest.raises(ValueError, match=f"{name} takes"):
+        with pytest.raises(ValueError, match=f"{type(SOLVERS[name]).__name__} takes"):
             jol.solve(problem, x0, solver=solver)
     for eq, bounds in (
         (lambda x: x[0] + 2 * x[1] + x[2] + x[3] - 1.0, (0.0, None)),
@@ -126,7 +130,7 @@ def test_what_is_no_simplex_is_refused_or_never_converged(name):
             jol.solve(problem, x0, solver=solver)
         run = jax.jit(lambda x0, problem=problem: jol.solve(problem, x0, solver=solver).status)
         assert run(x0) == Status.STALLED
-    with pytest.raises(TypeError, match=f"{name} takes no ineq"):
+    with pytest.raises(TypeError, match=f"{type(SOLVERS[name]).__name__} takes no ineq"):
         jol.solve(
             jol.Problem(fun, eq=plain, ineq=lambda x: x[0], bounds=(0.0, None)), x0, solver=solver
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...core import Multipliers, Point, Report, Residuals, Status, solver
+from ...core import Multipliers, Point, Report, Residuals, Status, solver, static
 from ...linalg import choose, norm_inf
 from ...prox import projections
 from .projected_search import Box, ProjectedSearch
@@ -189,18 +189,33 @@ class MirrorDescent(SimplexSearch):
 
 @solver(accepts={"eq", "bounds"})
 class FrankWolfe(SimplexSearch):
-    """Pairwise conditional gradients on the simplex: weight goes from the worst entry to the best.
+    """Conditional gradients on the simplex, sparse answers: pairwise steps, or away steps.
 
-    d = e_i - e_j with the least g_i, and the largest g_j among x_j > 0; t by the curvature of the
-    last step, up to where x_j is 0, and a Wolfe search. Two entries change a step: answers are
-    sparse, with exact zeros. Linear for strongly convex f, in many cheap steps: the number grows
-    with that of the entries that are not 0. The duality gap g'(x - e_i), which bounds f - f* for
-    convex f, is at most s times the largest price of an entry not 0.
+    "pairwise": weight goes from the worst entry to the best, d = e_i - e_j with the least g_i, and
+    the largest g_j among x_j > 0; two entries change. "away": toward the best, d = s e_i - x, or
+    away from the worst, d = x - s e_j, whichever is steeper. t by the curvature of the last step,
+    up to where x_j is 0, and a Wolfe search. Zeros are exact. Linear for strongly convex f, in many
+    cheap steps: the number grows with that of the entries that are not 0. The duality gap
+    g'(x - s e_i), which bounds f - f* for convex f, is at most s times the largest price of an
+    entry not 0.
 
     CONVERGED is a KKT point, each unscaled residual at most `tol`.
 
-    Sources: Lacoste-Julien & Jaggi (2015), pairwise; Frank & Wolfe (1956).
+    Args:
+        moves: "pairwise" or "away".
+
+    Sources: Lacoste-Julien & Jaggi (2015), pairwise and away steps; Frank & Wolfe (1956).
+
     """
+
+    moves: str = static(default="pairwise")
+
+    def __post_init__(self):
+        """Refuse unknown moves."""
+        if self.moves not in ("pairwise", "away"):
+            raise ValueError(
+                f"FrankWolfe(moves=...) must be 'pairwise' or 'away', but {self.moves!r} came."
+            )
 
     def remember(self, memory, pair, x, accept):
         """The curvature s'y/s's, for the next step."""
@@ -212,10 +227,18 @@ class FrankWolfe(SimplexSearch):
         return choose(accept, memory._replace(size=lax.stop_gradient(seen)), memory)
 
     def direct(self, memory, x, gradient, box):
-        """Along e_i - e_j, as far as the curvature says."""
+        """From the worst entry to the best, or toward or away from one, by the curvature."""
         i = jnp.argmin(gradient)
         j = jnp.argmax(jnp.where(x > 0, gradient, -jnp.inf))
-        gap = gradient[j] - gradient[i]
-        t = gap / (2 * jnp.maximum(memory.size, jnp.finfo(x.dtype).tiny))
-        t = jnp.where(gap > 0, jnp.minimum(t, x[j]), 0)
-        return jnp.zeros_like(x).at[i].add(t).at[j].add(-t)
+        if self.moves == "pairwise":
+            d, longest = jnp.zeros_like(x).at[i].add(1).at[j].add(-1), x[j]
+        else:
+            toward, away = (-x).at[i].add(box.total), x.at[j].add(-box.total)
+            ahead = gradient @ toward <= gradient @ away
+            rest = box.total - x[j]
+            room = jnp.where(rest > 0, x[j] / jnp.where(rest > 0, rest, 1), 0)
+            d, longest = choose(ahead, (toward, jnp.ones_like(room)), (away, room))
+        fall = -(gradient @ d)
+        bend = memory.size * (d @ d)
+        t = fall / jnp.maximum(bend, jnp.finfo(x.dtype).tiny)
+        return jnp.where(fall > 0, jnp.clip(t, 0, longest), 0) * d
