@@ -232,9 +232,10 @@ def prox(
     ax = _axes(ax)
     x = np.linspace(lower, upper, resolution)
     ax.plot(x, x, color="gray", lw=1, ls=":", label="x")
-    for step, color in zip(steps, _shades(len(steps)), strict=True):
-        p = jax.vmap(lambda z, t=step: function.prox(z, t))(x)
-        ax.plot(x, np.asarray(p), color=color, lw=1.8, label=f"prox, step {step:g}")
+    for step, p, color in zip(
+        steps, _grid(function.prox, x, steps), _shades(len(steps)), strict=True
+    ):
+        ax.plot(x, p, color=color, lw=1.8, label=f"prox, step {step:g}")
     return _along(ax, lower, upper)
 
 
@@ -253,16 +254,23 @@ def envelope(
     """
     ax = _axes(ax)
     x = np.linspace(lower, upper, resolution)
-    for step, color in zip(steps, _shades(len(steps)), strict=True):
-        smooth = jax.vmap(lambda z, t=step: function.envelope(z, t))(x)
-        ax.plot(x, np.asarray(smooth), color=color, lw=1.8, label=f"envelope, step {step:g}")
-    value = np.asarray(jax.vmap(function.value)(x))
+    for step, smooth, color in zip(
+        steps, _grid(function.envelope, x, steps), _shades(len(steps)), strict=True
+    ):
+        ax.plot(x, smooth, color=color, lw=1.8, label=f"envelope, step {step:g}")
+    value = np.asarray(jax.jit(jax.vmap(function.value))(x))
     ax.plot(x, np.where(np.isfinite(value), value, np.nan), color="black", lw=1.8, label="f")
     return _along(ax, lower, upper)
 
 
+def _grid(fun: Callable, x: np.ndarray, steps: Sequence[float]) -> np.ndarray:
+    """fun(x, step) for each of `steps`, a row each."""
+    both = jax.vmap(jax.vmap(fun, (0, None)), (None, 0))
+    return np.asarray(jax.jit(both)(x, np.asarray(steps, x.dtype)))
+
+
 def _shades(count: int) -> list:
-    """Blues, the darker the later."""
+    """From dark to light."""
     import matplotlib as mpl
 
     return list(mpl.colormaps["viridis"](np.linspace(0.15, 0.75, count)))
