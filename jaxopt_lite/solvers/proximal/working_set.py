@@ -515,7 +515,7 @@ def rooms(shape: tuple[int, ...], most: int, start: int, traced: bool) -> tuple[
         sizes = [136, 520, 2056, 8200]
     else:
         # Long columns make room dear, and each size costs seconds of compiling.
-        sizes = [*[72] * (rows >= features), *range(136, 1032, 128)]
+        sizes = [*[104] * (rows >= features), *range(136, 1032, 128)]
         while sizes[-1] < top:
             sizes.append(sizes[-1] * 5 // 4 // 128 * 128 + 8)
     return (*(size for size in sizes if max(start, 1) <= size < top), top)
