@@ -77,9 +77,7 @@ class ForwardBackward(Solver):
     step_size: ArrayLike | None
     leaping: ClassVar[bool] = True
     trusts: ClassVar[bool] = False
-    growth: ClassVar[float] = (
-        1.02  # of t after each measured p; 1: leaps and momentum need it still
-    )
+    growth: ClassVar[float] = 1.02  # of t after each measured p
 
     def start_memory(self, x: Array) -> Any:
         """The method's memory before the start is evaluated."""
@@ -130,13 +128,9 @@ class ForwardBackward(Solver):
         )
         held = choose(fresh, (total, residual, after), (state.total, state.residual, state.after))
 
-        memory, ahead, leaps = state.memory, here.x, jnp.array(False)
-        if self.leaping:
-            may = fresh & ~start
-            old = (here.x, jnp.array(False), memory)
-            leap = lambda: self.leap(problem, memory, measured, term, args)
-            ahead, wanted, memory = lax.cond(may, leap, lambda: old)
-            leaps = may & wanted & jnp.all(jnp.isfinite(ahead))
+        ahead, leaps, memory = self._leaped(
+            problem, state.memory, measured, term, args, fresh & ~start
+        )
         good = state.leaps & self._good(state, new, after, total, term)
         bad = (missed & back) | (state.leaps & ~good)
         base = choose(fresh | good, new, choose(failed, state.base, here))
@@ -163,6 +157,17 @@ class ForwardBackward(Solver):
         residuals = Residuals(state.residual, 0.0, 0.0, 0.0)
         sure = True if problem.term(args).has_subgradient else state.accepted > 0
         return Report(state.point, state.total, residuals, sure, failure)
+
+    def _leaped(
+        self, problem, memory: Any, measured: Measured, term: Proximable, args: tuple, may: Array
+    ) -> tuple[Array, Array, Any]:
+        """Where the method leaps to from p, whether it does, and its memory."""
+        still = measured.p.x, jnp.array(False), memory
+        if not self.leaping:
+            return still
+        leap = lambda: self.leap(problem, memory, measured, term, args)
+        ahead, wanted, memory = lax.cond(may, leap, lambda: still)
+        return ahead, may & wanted & jnp.all(jnp.isfinite(ahead)), memory
 
     def _residual(self, state, new: Known, after: Array, term: Proximable) -> Array:
         """||grad f + a subgradient of the term||_inf at the new p.
@@ -203,9 +208,8 @@ class ForwardBackward(Solver):
             return t
         far = 10 * jnp.maximum(1, jnp.sqrt(new.x @ new.x))
         first = jnp.minimum(1, far / jnp.sqrt(new.gradient @ new.gradient))
-        longer = jnp.where(
-            secant > 8 * t, jnp.where(secant < jnp.inf, 4 * t, 2 * t), self.growth * t
-        )
+        free = jnp.array(not self.trusts) | ~state.bounded  # momentum needs a t that stays
+        longer = jnp.where(free & (secant > 8 * t), 4 * t, self.growth * t)
         shorter = jnp.clip(MARGIN * secant, 0.1 * t, 0.7 * t)
         return choose(start, first, choose(fresh, longer, choose(failed, shorter, t)))
 
