@@ -5,9 +5,10 @@
     columns that break optimality -> their Gram matrix -> coordinate descent and Newton on it
       -> one product with X: residual correlations, duality gap, columns that break optimality
 
-Columns once taken stay, with their Gram matrix, through all penalties of a path: the arrays have
-room for `room` columns, and who needs more comes back to ask for more room (`Progress.full`).
-Several penalties are solved ahead and measured by one product with X.
+Columns once taken stay, with their Gram matrix, through all penalties of a path. Arrays have room
+for so many; where it ends, columns that the last solution does not use make way for others, and who
+needs still more comes back to ask for it (`Progress.full`). Where columns are long, several
+penalties are solved ahead and measured by one product with X.
 Sources: Massias, Gramfort & Salmon (2018), working sets and gaps; Friedman, Hastie & Tibshirani
 (2010), descent on the Gram matrix and warm starts along a path.
 """
@@ -29,7 +30,7 @@ POLISH = 12  # rounds spent on more than was asked for
 CHEAP = 136  # room up to which Newton's step costs less than a product with X
 FEW = 16  # new columns, for which there is a product of its own
 LOOSE = 0.1  # inner gaps, of the last one measured on all columns
-LATE = 100  # solve exactly once columns that break optimality are fewer than 1 of these
+LATE = 100  # solve exactly once fewer than one in so many columns taken breaks optimality
 GROWTH = 3  # fourths of the support are taken in a step
 FIRST = 64  # columns taken at first
 
