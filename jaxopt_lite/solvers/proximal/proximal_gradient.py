@@ -59,7 +59,6 @@ class FISTA(ForwardBackward):
     strong_convexity: ArrayLike | None = None
     restart: bool = static(default=True)
     trusts = True
-    growth = 1.0
 
     def __post_init__(self):
         """Refuse a step or a curvature that is not positive."""
