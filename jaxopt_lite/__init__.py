@@ -1,6 +1,6 @@
 """jaxopt_lite: solve, certify, differentiate and look at optimisation problems in JAX."""
 
-from . import implicit, learning, prox
+from . import curvature, implicit, learning, prox
 from .certify import (
     Certificate,
     Covariance,
@@ -158,6 +158,7 @@ __all__ = [
     "certify",
     "classify",
     "covariance",
+    "curvature",
     "dual_of",
     "duality",
     "find_critical_points",

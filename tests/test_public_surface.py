@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jaxopt_lite as jol
-from jaxopt_lite import implicit, learning, plotting, projections, prox
+from jaxopt_lite import curvature, implicit, learning, plotting, projections, prox
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
@@ -20,7 +20,9 @@ def test_public_name_exists_and_is_documented(name):
 
 
 @pytest.mark.parametrize(
-    "module", [implicit, learning, plotting, projections, prox], ids=lambda module: module.__name__
+    "module",
+    [curvature, implicit, learning, plotting, projections, prox],
+    ids=lambda module: module.__name__,
 )
 def test_public_module_lists_documented_names(module):
     for name in module.__all__:
