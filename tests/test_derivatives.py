@@ -701,6 +701,9 @@ def test_each_residual_sees_its_own_violation():
     slack = BUDGET.residuals(point._replace(x=point.x - 0.1), (b,))
     np.testing.assert_allclose(slack.primal, 0, atol=1e-15)
     np.testing.assert_allclose(slack.complementarity, 0.3 * price, rtol=1e-12)
+    # A product of 1e-6 of which neither factor is zero is not complementary to 1e-6.
+    near = jol.Point(point.x - 1e-3, jol.Multipliers(ineq=jnp.full(1, 1e-3)))
+    np.testing.assert_allclose(BUDGET.residuals(near, (b,)).complementarity, 1e-3, rtol=1e-9)
 
 
 C = jnp.array([2.0, -1.0, 0.5])

@@ -44,7 +44,7 @@ def measure_of(family):
         above = jnp.where(jnp.isfinite(high), above, -1)
         net = gradient - lower + upper
         violated = [jnp.maximum(below, 0), jnp.maximum(above, 0)]
-        products, signs = [lower * below, upper * above], [lower, upper]
+        pairs, signs = [(lower, below), (upper, above)], [lower, upper]
         if eq is not None:
             net = net + eq @ jax.jacfwd(problem.eq)(x, *args)
             violated.append(jnp.abs(problem.eq(x, *args)))
@@ -52,11 +52,14 @@ def measure_of(family):
             g = problem.ineq(x, *args)
             net = net + ineq @ jax.jacfwd(problem.ineq)(x, *args)
             violated.append(jnp.maximum(g, 0))
-            products.append(ineq * g)
+            pairs.append((ineq, g))
             signs.append(ineq)
         worst = lambda parts: jnp.max(jnp.abs(jnp.concatenate(parts)))
+        # Neither the products may be large nor the lesser factor of any of them.
+        price, slack = (jnp.abs(jnp.concatenate(parts)) for parts in zip(*pairs, strict=True))
+        apart = jnp.max(jnp.maximum(price * slack, jnp.minimum(price, slack)))
         sign = -jnp.minimum(jnp.min(jnp.concatenate(signs)), 0)
-        return jnp.stack([jnp.max(jnp.abs(net)), worst(violated), sign, worst(products)])
+        return jnp.stack([jnp.max(jnp.abs(net)), worst(violated), sign, apart])
 
     return measure
 

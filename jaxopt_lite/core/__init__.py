@@ -18,6 +18,7 @@ from .types import (
     Solution,
     SolveError,
     Status,
+    apart,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Solver",
     "Status",
     "Stepping",
+    "apart",
     "check",
     "custom_fixed_point",
     "custom_root",

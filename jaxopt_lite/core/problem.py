@@ -27,7 +27,7 @@ from jax import Array
 
 from ..linalg import norm_inf
 from ..prox import Proximable
-from .types import Multipliers, Point, Residuals
+from .types import Multipliers, Point, Residuals, apart
 
 PyTree = Any
 FEATURES = ("eq", "ineq", "bounds", "nonsmooth")
@@ -234,7 +234,7 @@ class Problem:
                 continue
             primal = jnp.maximum(primal, norm_inf(jnp.maximum(slack, 0)))
             dual = jnp.maximum(dual, norm_inf(jnp.minimum(price, 0)))
-            complementarity = jnp.maximum(complementarity, norm_inf(price * slack))
+            complementarity = jnp.maximum(complementarity, apart(price, slack))
         return Residuals(norm_inf(gradient), primal, dual, complementarity)
 
 

@@ -38,11 +38,21 @@ class Point(NamedTuple):
     multipliers: Multipliers = Multipliers()
 
 
+def apart(price: Array, slack: Array) -> Array:
+    """How far from complementary: the larger of max |price * slack| and max min(|price|, |slack|).
+
+    A product of 1e-6 may hide two factors of 1e-3, neither of them 0; the lesser of two factors
+    of 1e-6, that the other is 1e6. 0 if and only if one of every pair is.
+    """
+    price, slack = jnp.abs(price), jnp.abs(slack)
+    return norm_inf(jnp.maximum(price * slack, jnp.minimum(price, slack)))
+
+
 class Residuals(NamedTuple):
     """Infinity norms of the optimality conditions at a point, unscaled; all 0 at a KKT point.
 
     stationarity ||grad_x L||, primal max violation of the constraints, dual max violation of the
-    signs of the multipliers, complementarity max |multiplier * slack|.
+    signs of the multipliers, complementarity `apart(multiplier, slack)`.
     """
 
     stationarity: Array | float

@@ -24,6 +24,7 @@ from ...core import (
     iterate,
 )
 from ...core.implicit import attach_value
+from ...core.iterate import Run
 from ...core.program import checked, is_dense
 from ...core.solver import with_tolerance
 from ...core.stopping import verdict
@@ -193,6 +194,33 @@ def _nothing(program: QuadraticProgram, fill: float) -> Point:
     return Point(x, Multipliers(*(None if s is None else jnp.zeros_like(s) for s in sides)))
 
 
+def finish(
+    program: QuadraticProgram,
+    solver: ProgramSolver,
+    warm: Point | None,
+    tol: Array,
+    max_steps: int | Array,
+    *,
+    history: bool | str = False,
+    progress: bool = False,
+) -> tuple[Run, Report, tuple]:
+    """Iterate, and sharpen what comes out: no checks and no derivatives.
+
+    The third is what derivatives need: the rows that bind, and the factors of an exact solver.
+    """
+    exact = isinstance(solver, ProximalInteriorPoint)
+    start = _nothing(program, jnp.nan if exact else 0.0) if warm is None else warm
+    run, report = iterate(
+        None, solver, start, program, tol=tol, max_steps=max_steps, history=history,
+        progress=progress,
+    )  # fmt: skip
+    if not exact:
+        return run, report, (_binding(joined(report.point), program), None, None)
+    seen, inner = _sharpened(run.state, program, report.point, tol)
+    report = seen.report(tol, run.status)
+    return run._replace(status=verdict(report, tol, jnp.array(False))), report, inner
+
+
 def _body(
     program: QuadraticProgram,
     solver: ProgramSolver,
@@ -206,21 +234,11 @@ def _body(
 ) -> Solution:
     still = jax.tree.map(lax.stop_gradient, program)
     solver = with_tolerance(solver, tol)
-    exact = isinstance(solver, ProximalInteriorPoint)
-    start = _nothing(program, jnp.nan if exact else 0.0)
-    start = start if warm is None else jax.tree.map(lax.stop_gradient, warm)
-    run, report = iterate(
-        None, solver, start, still, tol=tol, max_steps=max_steps, history=history,
-        progress=progress,
-    )  # fmt: skip
+    warm = jax.tree.map(lax.stop_gradient, warm)
+    run, report, inner = finish(
+        still, solver, warm, tol, max_steps, history=history, progress=progress
+    )
     point, status = report.point, run.status
-    if exact:
-        seen, inner = _sharpened(run.state, still, report.point, tol)
-        point = seen.point
-        report = seen.report(tol, status)
-        status = verdict(report, tol, jnp.array(False))
-    else:
-        inner = (_binding(joined(point), still), None, None)
     found, finished = joined(point), status == Status.CONVERGED
 
     answer = attach(False, found, program, inner, finished)

@@ -21,8 +21,9 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ...core import Multipliers, Point, Report, Residuals, Solver, Status, check, solver
+from ...core import Multipliers, Point, Report, Residuals, Solver, Status, apart, check, solver
 from ...linalg import KKT, choose, kkt_factor, kkt_solve, norm_inf, once
+from .functions import evaluate, hessian, sizes
 
 # What a step does.
 START, ESTIMATE, NORMAL, RESTORE, POLISH = range(5)
@@ -173,7 +174,7 @@ class InteriorPoint(Solver):
         box = _box(problem, args)
         x = jnp.where(jnp.isfinite(point.x), box.inside(point.x), point.x)
         n, dtype = x.shape[0], x.dtype
-        equal, unequal = _sizes(problem, x, args)
+        equal, unequal = sizes(problem, x, args)
         m = equal + unequal
         zero, inf = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
         count = jnp.int32(0)
@@ -205,7 +206,7 @@ class InteriorPoint(Solver):
     def step(self, problem, state, args):
         """Evaluate the trial, judge it, prepare the next."""
         box = _box(problem, args)
-        equal, _ = _sizes(problem, state.point.x, args)
+        equal, _ = sizes(problem, state.point.x, args)
         mode, search, old, mu = state.mode, state.search, state.here, state.barrier
         eps = jnp.finfo(mu.dtype).eps
         start, normal, restore = mode == START, mode == NORMAL, mode == RESTORE
@@ -216,7 +217,7 @@ class InteriorPoint(Solver):
         _, below, above = _active(old, box, equal)
         x = jnp.where(polish & below, box.lower, jnp.where(polish & above, box.upper, x))
         x = jnp.where(start | (box.free == 0), old.x, x)
-        values, jacobian = _evaluate(problem, x, args)
+        values, jacobian = evaluate(problem, x, args)
         finite = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(jacobian))
         scale = jnp.where(start, _scaling(jacobian), state.scale)
         seen = Seen(scale * values, scale[:, None] * jacobian)
@@ -397,8 +398,13 @@ class InteriorPoint(Solver):
         return jnp.asarray(tol, like.dtype)
 
     def _last_barrier(self, scale: Array) -> Array:
-        """Small enough that multiplier times slack, unscaled, passes."""
-        return 0.1 * self._tol(scale) * scale[0]
+        """Small enough that the lesser of multiplier and slack, unscaled, passes if it can.
+
+        Both are about sqrt(mu) where neither is 0 in the limit.
+        """
+        eps = jnp.finfo(scale.dtype).eps
+        tol = self._tol(scale)
+        return jnp.maximum(0.1 * jnp.minimum(tol, tol**2), eps) * scale[0]
 
     def _lower_barrier(self, mu, here, seen, mode, accept, force, box, equal, scale, enter, leave):
         """Mu as small as the error in its own problem allows, and what is tied to it."""
@@ -466,37 +472,6 @@ def _box(problem, args: tuple) -> Box:
     return Box(
         lower, upper, below, above, 1 - fixed.astype(lower.dtype), jnp.any(lower > upper), given
     )
-
-
-def _sizes(problem, x: Array, args: tuple) -> tuple[int, int]:
-    """How many equalities and inequalities there are."""
-    count = lambda fun: 0 if fun is None else jax.eval_shape(fun, x, *args).shape[0]
-    return count(problem.eq), count(problem.ineq)
-
-
-def _all(problem, x: Array, args: tuple) -> Array:
-    """(f, c, g) in one vector."""
-    parts = [problem.value(x, args)[None]]
-    parts += [fun(x, *args) for fun in (problem.eq, problem.ineq) if fun is not None]
-    return jnp.concatenate(parts)
-
-
-def _evaluate(problem, x: Array, args: tuple) -> tuple[Array, Array]:
-    """(f, c, g) and their Jacobian, by columns or by rows, whichever are fewer."""
-    fun = lambda x: _all(problem, x, args)
-    rows = jax.eval_shape(fun, x).shape[0]
-    if x.shape[0] <= rows:
-        values, push = jax.linearize(fun, x)
-        return values, jax.vmap(push, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
-    values, pull = jax.vjp(fun, x)
-    return values, jax.vmap(pull)(jnp.eye(rows, dtype=x.dtype))[0]
-
-
-def _hessian(problem, x: Array, weights: Array, args: tuple) -> Array:
-    """The Hessian of weights . (f, c, g)."""
-    gradient = jax.grad(lambda x: weights @ _all(problem, x, args))
-    push = jax.linearize(gradient, x)[1]
-    return jax.vmap(push)(jnp.eye(x.shape[0], dtype=x.dtype))
 
 
 def _scaling(jacobian: Array) -> Array:
@@ -584,14 +559,12 @@ def _residuals(here: Iterate, seen: Seen, force: Array, scale, box: Box, equal: 
     outside = jnp.maximum(box.lower - here.x, here.x - box.upper)
     primal = jnp.concatenate([jnp.abs(values[:equal]), values[equal:], outside])
     low, high = box.distances(here.x)
-    products = jnp.concatenate([
-        price * values[equal:], here.lower * low / scale[0], here.upper * high / scale[0],
-    ])  # fmt: skip
+    prices = jnp.concatenate([price, here.lower / scale[0], here.upper / scale[0]])
+    slacks = jnp.concatenate([values[equal:], low, high])
     zero = jnp.zeros_like(scale[0])
     return Residuals(
-        norm_inf(net) / scale[0], jnp.maximum(jnp.max(primal), 0), zero,
-        jnp.max(jnp.abs(products), initial=0),
-    )  # fmt: skip
+        norm_inf(net) / scale[0], jnp.maximum(jnp.max(primal), 0), zero, apart(prices, slacks)
+    )
 
 
 # -- steps -----------------------------------------------------------------------------------------
@@ -668,27 +641,26 @@ def _system(
     estimate, restore = mode == ESTIMATE, mode == RESTORE
     dtype = here.x.dtype
     weights = scale * jnp.concatenate([jnp.where(restore, 0, 1).astype(dtype)[None], here.price])
-    hessian = _hessian(problem, here.x, weights, args)
-    hessian = jnp.where(estimate, 0, 0.5 * (hessian + hessian.T))
+    bend = jnp.where(estimate, 0, hessian(problem, here.x, weights, args))
     low, high = box.distances(here.x)
     extra = here.lower / low + here.upper / high
     extra = jnp.where(estimate, 1, jnp.where(restore, extra + NEAR, extra))
     polish = mode == POLISH
     tight, below, above = _active(here, box, equal)
-    hessian = hessian * box.free * box.free[:, None]
-    size = jnp.clip(jnp.max(jnp.abs(hessian)), 1e-2, None)
+    bend = bend * box.free * box.free[:, None]
+    size = jnp.clip(jnp.max(jnp.abs(bend)), 1e-2, None)
     extra = jnp.where(polish, jnp.where(below | above, _hold(size), 0), extra)
-    hessian = hessian + jnp.diag(jnp.where(box.free > 0, extra, 1))
+    bend = bend + jnp.diag(jnp.where(box.free > 0, extra, 1))
     rows = seen.jacobian[1:] * box.free * jnp.where(polish & ~tight, 0, 1).astype(dtype)[:, None]
     # A proximal term in the multipliers: it makes C > 0, does not move the solution, and costs a
     # factor of convergence of its size over A H^-1 A', the barrier's part of H included. As large
     # as rounding in the elimination asks for.
-    stiffness = jnp.maximum(jnp.abs(jnp.diagonal(hessian)), size)
+    stiffness = jnp.maximum(jnp.abs(jnp.diagonal(bend)), size)
     relax = jnp.maximum(rows * rows @ (1 / stiffness), 1e-8 / size) / _hold(jnp.ones_like(size))
     ratio = jnp.where(estimate, 1, jnp.where(polish, 0, here.slack / here.price[equal:]))
     relax = jnp.where(restore, 1, relax) + jnp.concatenate([jnp.zeros(equal, dtype), ratio])
     relax = jnp.where(polish & ~tight, 1, relax)
-    return kkt_factor(hessian, rows, relax, old.last_shift), _hold(size)
+    return kkt_factor(bend, rows, relax, old.last_shift), _hold(size)
 
 
 def _aim(
