@@ -66,6 +66,9 @@ def test_hessian_equals_the_dense_one_whatever_the_batches(params, dense, batch)
     np.testing.assert_allclose(matrix, dense, atol=1e-13)
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_allclose(op.trace(), np.trace(dense), rtol=1e-12)
+    np.testing.assert_allclose(op.diagonal(chunk=40), np.diagonal(dense), atol=1e-13)
+    for block, (a, b) in zip(op.blocks(), [(0, 3), (3, 33), (33, 225)], strict=True):
+        np.testing.assert_allclose(block, dense[a:b, a:b], atol=1e-13)
 
 
 def test_products_answer_in_kind(params, dense):
@@ -157,14 +160,40 @@ def test_lanczos_is_orthonormal_and_bounds_hold_before_convergence():
     np.testing.assert_allclose(space.basis @ space.basis.T, np.eye(40), atol=1e-13)
     image = space.basis * values
     left = space.projected @ space.basis
-    left = left.at[-1].add(space.beta * space.residual)
-    np.testing.assert_allclose(image, left, atol=1e-12)
+    np.testing.assert_allclose(image, left + space.coupling.T @ space.residual, atol=1e-12)
+    band = curvature.lanczos(op, 40, block=3)
+    np.testing.assert_allclose(band.basis @ band.basis.T, np.eye(40), atol=1e-13)
+    left = band.projected @ band.basis + band.coupling.T @ band.residual
+    np.testing.assert_allclose(band.basis * values, left, atol=1e-12)
+    np.testing.assert_allclose(np.tril(band.projected, -4), 0, atol=1e-12)
     rough = curvature.eigenpairs(op, 4, "smallest", room=10, max_restarts=1)
     assert not np.all(rough.converged)
     nearest = np.min(np.abs(np.asarray(rough.values)[:, None] - values), axis=1)
     assert np.all(nearest <= rough.bounds)
     whole = curvature.eigenpairs(diagonal_operator(values[-20:]), 20)
     np.testing.assert_allclose(whole.values, values[-20:], atol=1e-12)
+
+
+def test_multiple_interior_and_deflated_eigenvalues():
+    # 5-fold eigenvalues at both ends: one start finds one copy of each, a block of 5 all.
+    values = np.concatenate([[-3.0] * 5, np.linspace(-1, 2, 190), [4.0] * 5])
+    op = diagonal_operator(values)
+    pairs = curvature.eigenpairs(op, 12, "both", block=6)
+    assert np.all(pairs.converged)
+    expected = np.concatenate([[-3.0] * 5, values[5:6], values[-6:]])
+    np.testing.assert_allclose(pairs.values, expected, atol=1e-9)
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(12), atol=1e-12)
+    single = curvature.eigenpairs(op, 1)
+    others = curvature.eigenpairs(op, 5, block=6, deflate=single)
+    np.testing.assert_allclose(others.values, [values[-6]] + [4.0] * 4, atol=1e-9)
+    np.testing.assert_allclose(others.vectors @ single.vectors[0], 0, atol=1e-10)
+    assert np.all(np.abs(others.values - expected[[6, -4, -3, -2, -1]]) <= others.bounds)
+    # Inside the spectrum, with one above and one below at the same distance from the shift.
+    middle = float(0.5 * (values[90] + values[91]))
+    inner = curvature.eigenpairs(op, 6, "nearest", shift=middle, room=80)
+    assert np.all(inner.converged)
+    np.testing.assert_allclose(inner.values, values[88:94], atol=1e-7)
+    assert np.all(np.abs(inner.values - values[88:94]) <= inner.bounds)
 
 
 def test_exhausted_spaces_and_float32():
@@ -251,6 +280,13 @@ def test_bad_input(params):
         curvature.eigenpairs(jnp.eye(3), 1)
     with pytest.raises(ValueError, match="method"):
         curvature.trace(op, 10, "guess")
+    with pytest.raises(ValueError, match="`block` must be between 1 and half"):
+        curvature.lanczos(op, 4, block=3)
     broken = curvature.hessian(lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(4))
-    assert not np.any(curvature.eigenpairs(broken, 1).converged)
+    for call in (curvature.eigenpairs, curvature.spectral_density):
+        with pytest.raises(ValueError, match="not finite"):
+            call(broken, 1)
+    inside = jax.jit(lambda: curvature.eigenpairs(broken, 1))()
+    assert np.all(np.isnan(inside.values))
+    assert not np.any(inside.converged)
     assert jol.curvature is curvature

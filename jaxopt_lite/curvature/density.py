@@ -8,6 +8,7 @@ Sources: Golub & Meurant (1994); Ubaru, Chen & Saad (2017); Ghorbani, Krishnan &
 Hutchinson (1989); Meyer, Musco, Musco & Woodruff (2021).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from jax import Array, lax
 from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
-from .lanczos import _count, _extend, _symmetric_size
+from .lanczos import _count, _lanczos, _symmetric_size, checked
 from .operators import LinearOperator
 
 
@@ -81,17 +82,20 @@ def spectral_density(
     n = _symmetric_size(operator)
     steps = min(_count("steps", min(steps, n), n), n)
     key = jax.random.key(0) if key is None else key
-    dtype = operator.dtype
+    nodes, weights = _rules(operator, steps, probes, key)
+    return Density(checked(nodes, nodes), weights, n)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _rules(operator: LinearOperator, steps: int, probes: int, key: Array) -> tuple[Array, Array]:
+    """Nodes and weights (probes, steps)."""
 
     def rule(key: Array) -> tuple[Array, Array]:
-        z = jax.random.rademacher(key, (n,), dtype)
-        empty = jnp.zeros((steps, n), dtype), jnp.zeros((steps, steps), dtype)
-        space = _extend(operator.apply, *empty, z, 0)
-        nodes, inner = jnp.linalg.eigh(space.projected)
+        z = jax.random.rademacher(key, (operator.domain.size,), operator.dtype)
+        nodes, inner, _ = _lanczos(operator, steps, 1, z, key).ritz()
         return nodes, inner[0] ** 2
 
-    nodes, weights = lax.map(rule, jax.random.split(key, probes))
-    return Density(nodes, weights, n)
+    return lax.map(rule, jax.random.split(key, probes))
 
 
 def trace(

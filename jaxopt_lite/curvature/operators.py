@@ -7,41 +7,62 @@
     jacobian       J v, J'u
 
 Examples are the first axis of each leaf of `data`; `batch` rows are taken at a time, in a scan,
-so that memory is that of one batch. What is differentiated is the mean over all rows.
+so that memory is that of one batch. What is differentiated is the mean over all rows. Rows that
+lie on several devices stay there: each takes the mean over its own, and the products meet in one
+all-reduce.
+
+An operator is a pytree: parameters and data are operands of compiled programs, not constants in
+them, so that a new point compiles nothing.
 """
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from ..linalg import Form
+from ..linalg import Form, as_pytree, static
 
 PyTree = Any
 
 
+@as_pytree
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearOperator:
     """A linear map from the pytrees of one form to those of another, known by its products.
 
     `op @ v` takes a pytree of the domain, its flat vector, or an array (n, k) of k columns, and
-    answers in kind. `op.T` is the transpose.
+    answers in kind. `op.T` is the transpose. One of your own: `LinearOperator(lambda A, v: A @ v,
+    None, A, form, form)` with `form = linalg.Form.of(x)`.
 
     Args:
-        apply: vector (n,) -> vector (m,).
-        transposed: the same for the transpose; None: the operator is symmetric.
+        forward: `forward(operands, v)`, vector (n,) -> vector (m,).
+        backward: the same for the transpose; None: the operator is symmetric.
+        operands: pytree of arrays.
         domain, image: the forms of what goes in and comes out.
 
     """
 
-    apply: Callable[[Array], Array]
-    transposed: Callable[[Array], Array] | None
-    domain: Form
-    image: Form
+    forward: Callable[[PyTree, Array], Array] = static()
+    backward: Callable[[PyTree, Array], Array] | None = static()
+    operands: PyTree
+    domain: Form = static()
+    image: Form = static()
+
+    def apply(self, v: Array) -> Array:
+        """The product with one vector (n,)."""
+        return self.forward(self.operands, v)
+
+    def linear(self) -> Callable[[Array], Array]:
+        """`apply` for many products in one program: what does not depend on v is computed once."""
+        once = getattr(self.forward, "once", None)
+        return self.apply if once is None else once(self.operands)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,23 +77,21 @@ class LinearOperator:
     @property
     def symmetric(self) -> bool:
         """Whether it is its own transpose."""
-        return self.transposed is None
+        return self.backward is None
 
     @property
     def T(self) -> "LinearOperator":  # as arrays have it
         """The transpose."""
-        if self.transposed is None:
+        if self.backward is None:
             return self
-        return LinearOperator(self.transposed, self.apply, self.image, self.domain)
+        return LinearOperator(self.backward, self.forward, self.operands, self.image, self.domain)
 
     def __matmul__(self, v: PyTree) -> PyTree:
         """The product with a pytree, a vector (n,) or the columns of an array (n, k)."""
         n = self.domain.size
         if hasattr(v, "ndim") and v.ndim and v.shape[0] == n and v.ndim <= 2:
-            if v.ndim == 1:
-                return self.apply(jnp.asarray(v, self.domain.dtype))
-            # One after the other: on a CPU faster than a batch of them, and memory of one.
-            return lax.map(self.apply, jnp.asarray(v, self.domain.dtype).T).T
+            v = jnp.asarray(v, self.domain.dtype)
+            return self.apply(v) if v.ndim == 1 else _many(self, v.T).T
         given = Form.of(jax.tree.map(jnp.asarray, v))
         if (given.treedef, given.shapes) != (self.domain.treedef, self.domain.shapes):
             raise ValueError(
@@ -93,20 +112,73 @@ class LinearOperator:
                 f"A dense matrix of {n} columns has {n * n:.2g} numbers. `lanczos` finds its "
                 "largest and smallest eigenvalues, `spectral_density` all of them roughly."
             )
-        columns = lax.map(
-            lambda i: self.apply(jnp.zeros(n, self.domain.dtype).at[i].set(1)),
-            jnp.arange(n, dtype=jnp.int32),
-            batch_size=min(chunk, n),
-        )
-        return 0.5 * (columns + columns.T) if self.symmetric else columns.T
+        return _dense(self, min(_positive("chunk", chunk), n))
+
+    def diagonal(self, chunk: int = 64) -> Array:
+        """The exact diagonal (n,) by n products; `curvature.diagonal` estimates it by a few."""
+        return _entries(_square(self), min(_positive("chunk", chunk), self.domain.size))
+
+    def blocks(self, chunk: int = 64) -> list[Array]:
+        """The diagonal blocks of the matrix, one a leaf of the pytree in its order.
+
+        n products; memory is that of the blocks and of `chunk` products.
+        """
+        n, ends = _square(self).domain.size, [0]
+        for part in self.domain.shapes:
+            ends.append(ends[-1] + math.prod(part))
+        chunk = min(_positive("chunk", chunk), n)
+        return [_block(self, a, b - a, min(chunk, b - a)) for a, b in itertools.pairwise(ends)]
 
     def trace(self) -> Array:
         """The exact trace, by n products; `curvature.trace` estimates it by a few."""
-        n = self.domain.size
-        if self.shape[0] != n:
-            raise ValueError(f"Only square operators have a trace, but the shape is {self.shape}.")
-        entry = lambda i: self.apply(jnp.zeros(n, self.domain.dtype).at[i].set(1))[i]
-        return jnp.sum(lax.map(entry, jnp.arange(n, dtype=jnp.int32)))
+        return jnp.sum(self.diagonal())
+
+
+def _square(operator: LinearOperator) -> LinearOperator:
+    if operator.shape[0] != operator.shape[1]:
+        raise ValueError(
+            f"Only square operators have a diagonal and a trace, but the shape is {operator.shape}."
+        )
+    return operator
+
+
+def _positive(name: str, value: int) -> int:
+    if int(value) < 1:
+        raise ValueError(f"`{name}` must be at least 1, but {value} came.")
+    return int(value)
+
+
+@jax.jit
+def _many(operator: LinearOperator, rows: Array) -> Array:
+    """The products with rows (k, n), one after the other: on a CPU faster than a batch of them."""
+    return lax.map(operator.linear(), rows)
+
+
+def _units(operator: LinearOperator, indices: Array, chunk: int, take: Callable) -> Array:
+    """`take(i, A e_i)` for each index."""
+    apply = operator.linear()
+    unit = lambda i: jnp.zeros(operator.domain.size, operator.domain.dtype).at[i].set(1)
+    return lax.map(lambda i: take(i, apply(unit(i))), indices, batch_size=chunk)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _dense(operator: LinearOperator, chunk: int) -> Array:
+    indices = jnp.arange(operator.domain.size, dtype=jnp.int32)
+    columns = _units(operator, indices, chunk, lambda i, column: column)
+    return 0.5 * (columns + columns.T) if operator.symmetric else columns.T
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _entries(operator: LinearOperator, chunk: int) -> Array:
+    indices = jnp.arange(operator.domain.size, dtype=jnp.int32)
+    return _units(operator, indices, chunk, lambda i, column: column[i])
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _block(operator: LinearOperator, start: int, size: int, chunk: int) -> Array:
+    indices = start + jnp.arange(size, dtype=jnp.int32)
+    part = _units(operator, indices, chunk, lambda i, column: column[start : start + size])
+    return 0.5 * (part + part.T) if operator.symmetric else part.T
 
 
 def hessian(
@@ -136,10 +208,10 @@ def hessian(
     return operator
 
 
-def _hessian(functions: tuple, form: Form, flat: Array, rest: tuple, v: Array) -> Array:
-    """H v, forward over reverse."""
+def _hessian(functions: tuple, form: Form, flat: Array, rest: tuple) -> Callable[[Array], Array]:
+    """The map to H v, forward over reverse, linearised."""
     value = lambda p: functions[0](form.unravel(p), *rest)
-    return jax.jvp(jax.grad(value), (flat,), (v,))[1]
+    return jax.linearize(jax.grad(value), flat)[1]
 
 
 def gauss_newton(
@@ -160,13 +232,16 @@ def gauss_newton(
     return _symmetric(_gauss_newton, (model, loss), x, args, data, batch)
 
 
-def _gauss_newton(functions: tuple, form: Form, flat: Array, rest: tuple, v: Array) -> Array:
-    """J'Q J v: forward through the model, through the loss's gradient, and back."""
+def _gauss_newton(
+    functions: tuple, form: Form, flat: Array, rest: tuple
+) -> Callable[[Array], Array]:
+    """The map to J'Q J v: forward through the model, through the loss's gradient, and back."""
     model, loss = functions
     outputs = lambda p: model(form.unravel(p), *rest)
-    z, push = jax.jvp(outputs, (flat,), (v,))
-    bent = jax.jvp(jax.grad(lambda z: loss(z, *rest)), (z,), (push,))[1]
-    return jax.vjp(outputs, flat)[1](bent)[0]
+    z, push = jax.linearize(outputs, flat)
+    bend = jax.linearize(jax.grad(lambda z: loss(z, *rest)), z)[1]
+    pull = jax.linear_transpose(push, flat)
+    return lambda v: pull(bend(push(v)))[0]
 
 
 def fisher(
@@ -186,16 +261,16 @@ def fisher(
     return _symmetric(_fisher, (losses,), x, args, data, batch)
 
 
-def _fisher(functions: tuple, form: Form, flat: Array, rest: tuple, v: Array) -> Array:
-    """J'J v / n, J the gradients of the losses."""
-    each = lambda p: functions[0](form.unravel(p), *rest)
-    values, push = jax.jvp(each, (flat,), (v,))
+def _fisher(functions: tuple, form: Form, flat: Array, rest: tuple) -> Callable[[Array], Array]:
+    """The map to J'J v / n, J the gradients of the losses."""
+    values, push = jax.linearize(lambda p: functions[0](form.unravel(p), *rest), flat)
     if values.ndim != 1:
         raise ValueError(
             f"`losses` must return one number an example, but its shape is {values.shape}. Do not "
             "take their mean."
         )
-    return jax.vjp(each, flat)[1](push / values.shape[0])[0]
+    pull = jax.linear_transpose(push, flat)
+    return lambda v: pull(push(v) / values.shape[0])[0]
 
 
 def jacobian(model: Callable[..., PyTree], x: PyTree, args: tuple = ()) -> LinearOperator:
@@ -204,24 +279,43 @@ def jacobian(model: Callable[..., PyTree], x: PyTree, args: tuple = ()) -> Linea
     flat = form.ravel(x)
     image = Form.of(jax.eval_shape(lambda p: model(form.unravel(p), *args), flat))
     forms = form, image
-    return LinearOperator(
-        lambda v: _push(model, forms, flat, args, v),
-        lambda u: _pull(model, forms, flat, args, u),
-        form,
-        image,
-    )
+    return LinearOperator(_Push(model, *forms), _Pull(model, *forms), (flat, args), *forms)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _push(model: Callable, forms: tuple[Form, Form], flat: Array, args: tuple, v: Array) -> Array:
-    outputs = lambda p: forms[1].ravel(model(forms[0].unravel(p), *args))
-    return jax.jvp(outputs, (flat,), (v,))[1]
+@dataclasses.dataclass(frozen=True)
+class _Push:
+    """J v."""
+
+    model: Callable
+    domain: Form
+    image: Form
+
+    def outputs(self, args: tuple) -> Callable[[Array], Array]:
+        """The model between flat vectors."""
+        return lambda p: self.image.ravel(self.model(self.domain.unravel(p), *args))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def __call__(self, operands: tuple, v: Array) -> Array:
+        return jax.jvp(self.outputs(operands[1]), operands[:1], (v,))[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _pull(model: Callable, forms: tuple[Form, Form], flat: Array, args: tuple, u: Array) -> Array:
-    outputs = lambda p: forms[1].ravel(model(forms[0].unravel(p), *args))
-    return jax.vjp(outputs, flat)[1](u)[0]
+class _Pull(_Push):
+    """J'u."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def __call__(self, operands: tuple, v: Array) -> Array:
+        return jax.vjp(self.outputs(operands[1]), operands[0])[1](v)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kernel:
+    """J J'u."""
+
+    push: _Push
+    pull: _Pull
+
+    def __call__(self, operands: tuple, v: Array) -> Array:
+        return self.push(operands, self.pull(operands, v))
 
 
 def kernel(model: Callable[..., PyTree], x: PyTree, args: tuple = ()) -> LinearOperator:
@@ -230,77 +324,122 @@ def kernel(model: Callable[..., PyTree], x: PyTree, args: tuple = ()) -> LinearO
     Source: Jacot, Gabriel & Hongler (2018).
     """
     j = jacobian(model, x, args)
-    return LinearOperator(lambda u: j.apply(j.T.apply(u)), None, j.image, j.image)
+    push, pull = j.forward, j.backward
+    return LinearOperator(_Kernel(push, pull), None, j.operands, j.image, j.image)  # type: ignore[arg-type]
 
 
 # -- means over data -------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class _Mean:
+    """The product with a mean over rows, as a function of (parameters, args, data) and v.
+
+    `product(functions, form, flat, rest)` returns the linear map of some rows, `rest` being
+    `(rows, *args)`. `batch` rows at a time on each of the devices of `mesh`.
+    """
+
+    product: Callable
+    functions: tuple
+    form: Form
+    batch: int | None
+    mesh: Any
+    axes: Any  # of the mesh, over which rows are spread
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def __call__(self, operands: tuple, v: Array) -> Array:
+        flat, args, data = operands
+        if data is None:
+            return self._map(flat, args)(v)
+        if self.mesh is None:
+            return self._local(flat, args, data, v)
+
+        def share(flat: Array, args: tuple, data: PyTree, v: Array) -> Array:
+            return lax.pmean(self._local(flat, args, data, v), self.axes)
+
+        everywhere, rows = PartitionSpec(), PartitionSpec(self.axes)
+        specs = (everywhere, everywhere, rows, everywhere)
+        spread = jax.shard_map(
+            share, mesh=self.mesh, in_specs=specs, out_specs=everywhere, check_vma=False
+        )
+        return spread(flat, args, data, v)
+
+    def once(self, operands: tuple) -> Callable[[Array], Array]:
+        """The linear map, linearised here; with batches anew in each product, to save memory."""
+        flat, args, data = operands
+        if self.mesh is not None or self.batch is not None:
+            return functools.partial(self, operands)
+        return self._map(flat, args if data is None else (data, *args))
+
+    def _map(self, flat: Array, rest: tuple) -> Callable[[Array], Array]:
+        return self.product(self.functions, self.form, flat, rest)
+
+    def _local(self, flat: Array, args: tuple, data: PyTree, v: Array) -> Array:
+        """The mean over the rows of this device."""
+        n = jax.tree.leaves(data)[0].shape[0]
+        size = n if self.batch is None else self.batch
+        whole = n // size
+        if whole == 1 and n == size:
+            return self._map(flat, (data, *args))(v)
+
+        def add(total: Array, rows: PyTree) -> tuple[Array, None]:
+            return total + (size / n) * self._map(flat, (rows, *args))(v), None
+
+        head = lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:])
+        total = lax.scan(add, jnp.zeros_like(v), jax.tree.map(head, data))[0]
+        if whole * size < n:
+            left = jax.tree.map(lambda leaf: leaf[whole * size :], data)
+            total += (1 - whole * size / n) * self._map(flat, (left, *args))(v)
+        return total
+
+
 def _symmetric(
     product: Callable, functions: tuple, x: PyTree, args: tuple, data: PyTree, batch: int | None
 ) -> LinearOperator:
-    """The operator of a product, its data cut into batches.
-
-    Parameters and data are operands of a program that is compiled once for each function and
-    shape: a new point, or the next epoch, compiles nothing.
-    """
+    """The operator of a product, its data in batches and on their devices."""
     form = _form(x)
-    flat = form.ravel(x)
-    head, rest, share = _batches(data, batch)
+    n = _rows(data, batch)
+    data = jax.tree.map(jnp.asarray, data)
+    mesh, axes, shards = _spread(data)
+    if batch is not None:
+        batch = None if int(batch) * shards >= n else max(1, int(batch) // shards)
+    forward = _Mean(product, functions, form, batch, mesh, axes)
+    return LinearOperator(forward, None, (form.ravel(x), args, data), form, form)
 
-    def apply(v: Array) -> Array:
-        return _mean(product, functions, form, share, flat, args, head, rest, v)
 
-    return LinearOperator(apply, None, form, form)
-
-
-def _batches(data: PyTree, batch: int | None) -> tuple[PyTree, PyTree, float]:
-    """Whole batches on a first axis, the rows that are left, and the share of one batch."""
+def _rows(data: PyTree, batch: int | None) -> int:
+    """How many rows there are."""
     if data is None:
         if batch is not None:
             raise ValueError("`batch` was given without `data`, whose rows it would count.")
-        return None, None, 1.0
-    data = jax.tree.map(jnp.asarray, data)
-    counts = {leaf.shape[0] if leaf.ndim else -1 for leaf in jax.tree.leaves(data)}
+        return 0
+    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else -1 for leaf in jax.tree.leaves(data)}
     if len(counts) != 1 or -1 in counts:
         raise ValueError(
             "The leaves of `data` must have as many rows as one another, but they have "
             f"{sorted(counts)}."
         )
     (n,) = counts
-    size = n if batch is None else int(batch)
-    if not 1 <= size <= n:
+    if batch is not None and not 1 <= int(batch) <= n:
         raise ValueError(f"`batch` must be between 1 and the {n} rows of `data`, but is {batch}.")
-    whole = n // size
-    cut = lambda leaf: leaf[: whole * size].reshape(whole, size, *leaf.shape[1:])
-    left = jax.tree.map(lambda leaf: leaf[whole * size :], data)
-    return jax.tree.map(cut, data), left if whole * size < n else None, size / n
+    return n
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _mean(
-    product: Callable,
-    functions: tuple,
-    form: Form,
-    share: float,
-    flat: Array,
-    args: tuple,
-    head: PyTree,
-    rest: PyTree,
-    v: Array,
-) -> Array:
-    """The product with the mean over all rows."""
-    if head is None:
-        return product(functions, form, flat, args, v)
-
-    def add(total: Array, rows: PyTree) -> tuple[Array, None]:
-        return total + share * product(functions, form, flat, (rows, *args), v), None
-
-    total = lax.scan(add, jnp.zeros(form.size, form.dtype), head)[0]
-    if rest is not None:
-        whole = jax.tree.leaves(head)[0].shape[0]
-        total += (1 - whole * share) * product(functions, form, flat, (rest, *args), v)
-    return total
+def _spread(data: PyTree) -> tuple[Any, Any, int]:
+    """Mesh, axes and number of shards of rows that lie on several devices alike."""
+    found = set()
+    for leaf in jax.tree.leaves(data):
+        if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf.sharding, NamedSharding):
+            return None, None, 1
+        spec = leaf.sharding.spec
+        if not spec or spec[0] is None or any(part is not None for part in spec[1:]):
+            return None, None, 1
+        found.add((leaf.sharding.mesh, spec[0]))
+    if len(found) != 1:
+        return None, None, 1
+    ((mesh, axes),) = found
+    names = axes if isinstance(axes, tuple) else (axes,)
+    return mesh, axes, math.prod(mesh.shape[name] for name in names)
 
 
 def _form(x: PyTree) -> Form:
