@@ -4,6 +4,7 @@ start block -> band Lanczos -> T = V A V' -> eigh -> bounds small? -> eigenpairs
                     ^--- the best Ritz vectors kept, and the last block <--- no
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -343,7 +344,8 @@ def _eigenpairs(
     )
 
 
-class _Folded(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Folded:
     """(A - s)^2 v, the operands those of A and s."""
 
     forward: Callable

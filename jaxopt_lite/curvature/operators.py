@@ -51,7 +51,7 @@ class LinearOperator:
 
     forward: Callable[[PyTree, Array], Array] = static()
     backward: Callable[[PyTree, Array], Array] | None = static()
-    operands: PyTree
+    operands: PyTree  # type: ignore[misc]  # `static()` is no default
     domain: Form = static()
     image: Form = static()
 
@@ -294,17 +294,25 @@ class _Push:
         """The model between flat vectors."""
         return lambda p: self.image.ravel(self.model(self.domain.unravel(p), *args))
 
-    @functools.partial(jax.jit, static_argnums=0)
     def __call__(self, operands: tuple, v: Array) -> Array:
-        return jax.jvp(self.outputs(operands[1]), operands[:1], (v,))[1]
+        return _push(self, operands, v)
 
 
 class _Pull(_Push):
     """J'u."""
 
-    @functools.partial(jax.jit, static_argnums=0)
     def __call__(self, operands: tuple, v: Array) -> Array:
-        return jax.vjp(self.outputs(operands[1]), operands[0])[1](v)[0]
+        return _pull(self, operands, v)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _push(model: _Push, operands: tuple, v: Array) -> Array:
+    return jax.jvp(model.outputs(operands[1]), operands[:1], (v,))[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pull(model: _Push, operands: tuple, v: Array) -> Array:
+    return jax.vjp(model.outputs(operands[1]), operands[0])[1](v)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,23 +354,8 @@ class _Mean:
     mesh: Any
     axes: Any  # of the mesh, over which rows are spread
 
-    @functools.partial(jax.jit, static_argnums=0)
     def __call__(self, operands: tuple, v: Array) -> Array:
-        flat, args, data = operands
-        if data is None:
-            return self._map(flat, args)(v)
-        if self.mesh is None:
-            return self._local(flat, args, data, v)
-
-        def share(flat: Array, args: tuple, data: PyTree, v: Array) -> Array:
-            return lax.pmean(self._local(flat, args, data, v), self.axes)
-
-        everywhere, rows = PartitionSpec(), PartitionSpec(self.axes)
-        specs = (everywhere, everywhere, rows, everywhere)
-        spread = jax.shard_map(
-            share, mesh=self.mesh, in_specs=specs, out_specs=everywhere, check_vma=False
-        )
-        return spread(flat, args, data, v)
+        return _product(self, operands, v)
 
     def once(self, operands: tuple) -> Callable[[Array], Array]:
         """The linear map, linearised here; with batches anew in each product, to save memory."""
@@ -391,6 +384,27 @@ class _Mean:
             left = jax.tree.map(lambda leaf: leaf[whole * size :], data)
             total += (1 - whole * size / n) * self._map(flat, (left, *args))(v)
         return total
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _product(mean: _Mean, operands: tuple, v: Array) -> Array:
+    """The mean over all devices, in one all-reduce."""
+    flat, args, data = operands
+    if data is None:
+        return mean._map(flat, args)(v)
+    if mean.mesh is None:
+        return mean._local(flat, args, data, v)
+
+    def share(flat: Array, args: tuple, data: PyTree, v: Array) -> Array:
+        return lax.pmean(mean._local(flat, args, data, v), mean.axes)
+
+    everywhere, rows = PartitionSpec(), PartitionSpec(mean.axes)
+    specs = (everywhere, everywhere, rows, everywhere)
+    # Unchecked: a checked derivative inside would be summed over devices by itself, leaf by leaf.
+    spread = jax.shard_map(
+        share, mesh=mean.mesh, in_specs=specs, out_specs=everywhere, check_vma=False
+    )
+    return spread(flat, args, data, v)
 
 
 def _symmetric(
