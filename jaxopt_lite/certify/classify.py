@@ -7,7 +7,6 @@ Nothing here asks a solver: the objective and the point are all that is used.
 """
 
 import dataclasses
-import enum
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..core import Problem, check
+from ..core import Kind, Problem, check
 from ..core.tracing import FlatProblem, flatten
 from ..linalg import Form, choose, inertia_tolerance, norm_inf, spectrum
 
@@ -26,54 +25,6 @@ PyTree = Any
 DENSE_LIMIT = 3000  # variables; the Hessian and its eigenvectors take 16 n^2 bytes in float64
 NULL_DIRECTIONS = 8  # at most so many flat directions are looked at by higher derivatives
 SAMPLES = 64  # directions of the sampling test, at each of its radii
-
-
-class Kind(enum.IntEnum):
-    """What the second-order test says; int32 codes in arrays, compare with `==`."""
-
-    verdict: str
-    theorem: str
-
-    def __new__(cls, code: int, verdict: str = "", theorem: str = "") -> "Kind":
-        """An int that knows what it means and why."""
-        member = int.__new__(cls, code)
-        member._value_ = code
-        member.verdict = verdict
-        member.theorem = theorem
-        return member
-
-    NOT_STATIONARY = (
-        0,
-        "not a critical point",
-        "where the gradient is not zero, f decreases along minus the gradient",
-    )
-    STRICT_MINIMUM = (
-        1,
-        "strict local minimum",
-        "gradient zero and Hessian positive definite (second-order sufficient condition)",
-    )
-    STRICT_MAXIMUM = (
-        2,
-        "strict local maximum",
-        "gradient zero and Hessian negative definite (second-order sufficient condition)",
-    )
-    SADDLE = (
-        3,
-        "saddle point",
-        "gradient zero and Hessian indefinite: f falls along one direction and rises along another",
-    )
-    DEGENERATE = (
-        4,
-        "degenerate critical point: not decided by second derivatives",
-        "gradient zero and Hessian singular, of one sign elsewhere: higher terms decide",
-    )
-    NONFINITE = (5, "not defined here", "the objective, its gradient or its Hessian is not finite")
-    INFEASIBLE = (6, "not feasible", "a constraint is violated")
-    UNQUALIFIED = (
-        7,
-        "feasible, but without multipliers: a constraint qualification fails",
-        "where MFCQ fails a minimiser need not satisfy the KKT conditions: not decided by them",
-    )
 
 
 class Evidence(NamedTuple):

@@ -4,6 +4,7 @@ from . import check
 from .front import Displacement, fixed_point, least_squares, minimize, root
 from .implicit import Implicit, custom_fixed_point, custom_root
 from .iterate import iterate
+from .kinds import Kind
 from .problem import Composite, Fixed, Problem
 from .program import QuadraticProgram, dual_of
 from .solve import default_solver, solve
@@ -28,6 +29,7 @@ __all__ = [
     "Fixed",
     "History",
     "Implicit",
+    "Kind",
     "Multipliers",
     "Point",
     "Problem",

@@ -5,6 +5,7 @@ op @ v, op.T, op.trace(), op.to_dense()
 curvature.eigenpairs(op, 10), curvature.spectral_density(op), curvature.trace(op)
 """
 
+from .critical import Verdict, classify, escape_direction
 from .density import Density, Estimate, diagonal, spectral_density, trace
 from .lanczos import EigenPairs, Krylov, eigenpairs, lanczos
 from .operators import LinearOperator, fisher, gauss_newton, hessian, jacobian, kernel
@@ -15,8 +16,11 @@ __all__ = [
     "Estimate",
     "Krylov",
     "LinearOperator",
+    "Verdict",
+    "classify",
     "diagonal",
     "eigenpairs",
+    "escape_direction",
     "fisher",
     "gauss_newton",
     "hessian",

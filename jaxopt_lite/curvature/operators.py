@@ -214,6 +214,13 @@ def _hessian(functions: tuple, form: Form, flat: Array, rest: tuple) -> Callable
     return jax.linearize(jax.grad(value), flat)[1]
 
 
+def _slope(functions: tuple, form: Form, flat: Array, rest: tuple) -> Callable[[Array], Array]:
+    """The map of anything (n + 1,) to value and gradient: a mean over rows as the others are."""
+    value, gradient = jax.value_and_grad(lambda p: functions[0](form.unravel(p), *rest))(flat)
+    both = jnp.concatenate([value[None].astype(flat.dtype), gradient])
+    return lambda v: both
+
+
 def gauss_newton(
     model: Callable[..., PyTree],
     loss: Callable[..., Array],
