@@ -47,7 +47,7 @@ def test_verdicts_where_the_bounds_allow_them(judged):
         slack = 1e-12
         assert verdict.smallest[0] - slack <= a.min() <= verdict.smallest[1] + slack
         assert verdict.largest[0] - slack <= a.max() <= verdict.largest[1] + slack
-        assert verdict.index[0] <= np.sum(a < 0) <= verdict.index[1]
+        assert int(verdict.index[0]) <= np.sum(a < 0) <= int(verdict.index[1])
         error = max(float(verdict.counted.error), 1e-9)
         assert abs(float(verdict.counted.value) - np.sum(a < 0)) <= 4 * error + 1
     saddle = judged["saddle"][1]
@@ -86,3 +86,61 @@ def test_escape_direction_descends_from_a_saddle():
     assert curvature.escape_direction(up)[0] == {"a": 0, "b": 0}
     with pytest.raises(ValueError, match="shapes"):
         curvature.escape_direction(op, jnp.zeros(3))
+
+
+# -- experiments -----------------------------------------------------------------------------------
+
+
+def rectifier(p, rows):
+    """A layer of ReLUs; classes that are not there get no probability."""
+    return jax.nn.relu(rows[0] @ p["w"] + p["b"]) @ p["v"] + p["c"] + rows[2]
+
+
+def entropy(logits, rows):
+    picked = jnp.take_along_axis(logits, rows[1][:, None], axis=1)
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked[:, 0])
+
+
+@jax.jit
+def trained(p, rows):
+    slope = jax.grad(lambda p: entropy(rectifier(p, rows), rows))
+    step = lambda _, p: jax.tree.map(lambda leaf, g: leaf - 0.1 * g, p, slope(p))
+    return jax.lax.fori_loop(0, 100, step, p)
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """(rows of C blobs, parameters before, after) by C: orthogonal centres, 8 deviations long."""
+    rng = np.random.default_rng(0)
+    centres = 8 * np.linalg.qr(rng.normal(size=(32, 10)))[0].T
+    sizes = {"w": (32, 64), "b": (64,), "v": (64, 10), "c": (10,)}
+    scale = {"w": 0.2 * (2 / 32) ** 0.5, "b": 0.0, "v": 0.2 * (2 / 64) ** 0.5, "c": 0.0}
+    p = {k: jnp.asarray(scale[k] * rng.normal(size=shape)) for k, shape in sizes.items()}
+    found = {}
+    for classes in (2, 5, 8, 10):
+        y = np.arange(200) % classes
+        missing = np.tile(np.where(np.arange(10) < classes, 0.0, -1e9), (200, 1))
+        rows = tuple(map(jnp.asarray, (centres[y] + rng.normal(size=(200, 32)), y, missing)))
+        found[classes] = rows, p, trained(p, rows)
+    return found
+
+
+def test_as_many_outliers_as_classes_after_training_and_none_before(blobs):
+    loss = lambda p, rows: entropy(rectifier(p, rows), rows)
+    for classes, (rows, before, after) in blobs.items():
+        ratios = []
+        for operator in (
+            curvature.hessian(loss, before, data=rows),
+            curvature.hessian(loss, after, data=rows),
+            curvature.gauss_newton(rectifier, entropy, after, data=rows),
+        ):
+            pairs = curvature.eigenpairs(operator, 14, room=60)
+            assert np.all(pairs.converged)
+            values = np.asarray(pairs.values)[::-1]
+            ratios.append(values[:12] / values[1:13])
+        # Before training neighbours differ by less than half, wherever one looks; afterwards the
+        # eigenvalue number C is more than twice the next, and that is the widest gap there is.
+        assert np.max(ratios[0]) < 1.5
+        for ratio in ratios[1:]:
+            assert np.argmax(ratio) + 1 == classes
+            assert ratio[classes - 1] > 2
