@@ -144,3 +144,53 @@ def test_as_many_outliers_as_classes_after_training_and_none_before(blobs):
         for ratio in ratios[1:]:
             assert np.argmax(ratio) + 1 == classes
             assert ratio[classes - 1] > 2
+
+
+# -- conditioning ----------------------------------------------------------------------------------
+
+
+def test_predicted_iterations_are_those_measured():
+    kappa, accuracy = 100.0, 1e-6
+    a = jnp.asarray(np.geomspace(1.0, kappa, 20))
+    fun = lambda x: 0.5 * jnp.sum(a * x * x)
+    here = curvature.conditioning(fun, jnp.zeros(20))
+    np.testing.assert_allclose([here.smallest, here.largest], [1.0, kappa], rtol=1e-9)
+    np.testing.assert_allclose(here.condition, kappa, rtol=1e-9)
+    step, momentum = here.heavy_ball
+    solvers = {
+        "gradient descent, 1/L": jol.FixedStep(here.safe_step),
+        "gradient descent, 2/(L + mu)": jol.FixedStep(here.best_step),
+        "heavy ball": jol.HeavyBall(step, momentum),
+        "Nesterov": jol.Nesterov(here.safe_step, here.smallest, restart=False),
+    }
+    start = 1 / a  # gradients of equal size along all eigenvectors
+    predicted = here.iterations(accuracy)
+    for name, solver in solvers.items():
+        found = jol.minimize(fun, start, solver=solver, tol=accuracy, max_steps=2000)
+        assert found.status == jol.Status.CONVERGED
+        # The slowest component alone decides: off by the constant before rate^k, a few steps of
+        # 1/log(1/rate) out of log(1/accuracy) = 14 of them.
+        assert 0.8 <= int(found.steps) / float(predicted[name]) <= 1.2, name
+    newton = jol.minimize(fun, start, solver=jol.Newton(), tol=accuracy)
+    assert int(newton.steps) <= 2 + 1
+    assert float(predicted["Newton"]) == pytest.approx(np.log2(np.log2(1e6)))
+    # Beyond 2 / L it diverges, below it does not.
+    for factor, status in ((0.99, jol.Status.CONVERGED), (1.01, jol.Status.DIVERGED)):
+        solver = jol.FixedStep(factor * here.longest_step)
+        found = jol.minimize(fun, start, solver=solver, tol=accuracy, max_steps=20_000)
+        assert found.status == status
+
+
+def test_conditioning_along_a_path():
+    fun = lambda x: jnp.sum(jnp.cosh(x["a"] * jnp.arange(1.0, 5.0)))
+    path = {"a": jnp.linspace(0.0, 1.0, 3)[:, None] * jnp.ones(4)}
+    along = curvature.conditioning(fun, path, path=True)
+    n = np.arange(1.0, 5.0)
+    for i, t in enumerate((0.0, 0.5, 1.0)):
+        np.testing.assert_allclose(along.largest[i], 16 * np.cosh(4 * t), rtol=1e-9)
+        np.testing.assert_allclose(along.smallest[i], np.min(n**2 * np.cosh(n * t)), rtol=1e-9)
+    flipped = curvature.conditioning(lambda x: -fun(x), {"a": jnp.zeros(4)})
+    assert flipped.condition == np.inf
+    assert flipped.iterations(1e-3)["heavy ball"] == np.inf
+    with pytest.raises(ValueError, match="one first axis"):
+        curvature.conditioning(fun, {"a": jnp.zeros(())}, path=True)

@@ -5,12 +5,14 @@ op @ v, op.T, op.trace(), op.to_dense()
 curvature.eigenpairs(op, 10), curvature.spectral_density(op), curvature.trace(op)
 """
 
+from .conditioning import Conditioning, conditioning
 from .critical import Verdict, classify, escape_direction
 from .density import Density, Estimate, diagonal, spectral_density, trace
 from .lanczos import EigenPairs, Krylov, eigenpairs, lanczos
 from .operators import LinearOperator, fisher, gauss_newton, hessian, jacobian, kernel
 
 __all__ = [
+    "Conditioning",
     "Density",
     "EigenPairs",
     "Estimate",
@@ -18,6 +20,7 @@ __all__ = [
     "LinearOperator",
     "Verdict",
     "classify",
+    "conditioning",
     "diagonal",
     "eigenpairs",
     "escape_direction",
