@@ -1,9 +1,11 @@
 """Classical models, fitted by the solver that their structure asks for."""
 
+from . import kernels
 from ._data import Linear
 from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, poisson
 from .lasso import LassoState, lasso, lasso_folds, lasso_path
 from .ridge import RidgeState, ridge, ridge_folds, ridge_path
+from .svm import SVMState, linear_svc, one_class_svm, svc, svr
 
 __all__ = [
     "Data",
@@ -12,14 +14,20 @@ __all__ = [
     "Likelihood",
     "Linear",
     "RidgeState",
+    "SVMState",
     "gamma",
+    "kernels",
     "lasso",
     "lasso_folds",
     "lasso_path",
+    "linear_svc",
     "logistic",
     "logistic_folds",
+    "one_class_svm",
     "poisson",
     "ridge",
     "ridge_folds",
     "ridge_path",
+    "svc",
+    "svr",
 ]

@@ -241,9 +241,17 @@ def logistic_folds(
     check.options(tol, max_steps, False, "implicit")
     method = _method(method, p, classes)
     batching = batching_of(batching) if method == "lbfgs" or batching != "auto" else "vmap"
-    options = (tol, None if max_steps is None else int(max_steps))
-    return _by_folds(data, grid, options[0], folds=fold_count(folds, n), likelihood=likelihood,
-                     classes=classes, max_steps=options[1], method=method, batching=batching)  # fmt: skip
+    return _by_folds(
+        data,
+        grid,
+        tol,
+        folds=fold_count(folds, n),
+        likelihood=likelihood,
+        classes=classes,
+        max_steps=None if max_steps is None else int(max_steps),
+        method=method,
+        batching=batching,
+    )
 
 
 # -- input ----------------------------------------------------------------------------------------
