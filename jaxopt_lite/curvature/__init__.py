@@ -10,6 +10,7 @@ from .critical import Verdict, classify, escape_direction
 from .density import Density, Estimate, diagonal, spectral_density, trace
 from .lanczos import EigenPairs, Krylov, eigenpairs, lanczos
 from .operators import LinearOperator, fisher, gauss_newton, hessian, jacobian, kernel
+from .preconditioners import Layer, dense, kfac, kronecker_factors, scale_by_diagonal
 
 __all__ = [
     "Conditioning",
@@ -17,10 +18,12 @@ __all__ = [
     "EigenPairs",
     "Estimate",
     "Krylov",
+    "Layer",
     "LinearOperator",
     "Verdict",
     "classify",
     "conditioning",
+    "dense",
     "diagonal",
     "eigenpairs",
     "escape_direction",
@@ -29,7 +32,10 @@ __all__ = [
     "hessian",
     "jacobian",
     "kernel",
+    "kfac",
+    "kronecker_factors",
     "lanczos",
+    "scale_by_diagonal",
     "spectral_density",
     "trace",
 ]

@@ -29,9 +29,9 @@ class Verdict(NamedTuple):
     """A point, and what the second-order test says there.
 
     `kind` is a code of `Kind`. The smallest eigenvalue lies between the two numbers of `smallest`
-    (2,), the largest in `largest` (2,), the Morse index, how many are negative, in `index` (2,):
-    surely by the dense matrix, but for a chance of 1e-6 by Lanczos. `counted` is an estimate of the
-    index with its standard error. `descent` has the structure of x: a unit direction along which
+    (2,), the largest in `largest` (2,), and how many are negative in `morse_index` (2,): surely by
+    the dense matrix, but for a chance of 1e-6 by Lanczos. `counted` is an estimate of that index
+    with its standard error. `descent` has the structure of x: a unit direction along which
     the curvature is `smallest[1]`, turned down the gradient; 0 if that is not negative.
     """
 
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
     tolerance: Array
     smallest: Array
     largest: Array
-    index: Array
+    morse_index: Array
     counted: Estimate
     descent: PyTree
 
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
             return "Verdict(traced or batched)"
         kind, ends = Kind(int(self.kind)), (*self.smallest.tolist(), *self.largest.tolist())
         relation = "<=" if float(self.gradient_norm) <= float(self.tolerance) else ">"
-        low, high = (int(i) for i in self.index)
+        low, high = (int(i) for i in self.morse_index)
         count = f"{low}" if low == high else f"between {low} and {high}"
         return "\n".join([
             kind.verdict,
@@ -135,8 +135,8 @@ def _classify(
         nodes = values[None]
     else:
         nodes, weights, values, basis, inner = _starts(operator, steps, probes, key)
-        doubt, out = _further_out(values, n, steps), 0
-        doubt, out = 100 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(values)), doubt
+        doubt = 100 * jnp.finfo(dtype).eps * jnp.max(jnp.abs(values))
+        out = _further_out(values, n, steps)
     rows = basis if inner is None else inner.T @ basis
     ends = rows[jnp.array([0, -1])]
     ends = ends / jnp.linalg.norm(ends, axis=1, keepdims=True)
@@ -159,7 +159,7 @@ def _classify(
         tolerance=tol,
         smallest=smallest,
         largest=largest,
-        index=jnp.stack([below, choose(smallest[0] > 0, jnp.zeros_like(above), n - above)]),
+        morse_index=jnp.stack([below, choose(smallest[0] > 0, jnp.zeros_like(above), n - above)]),
         counted=count(counted),
         descent=operator.domain.unravel(descent),
     )
@@ -205,7 +205,8 @@ def _moves(
     solvable = jnp.abs(values) > doubt
     inverse = jnp.where(solvable, 1 / jnp.where(solvable, values, 1), 0)
     newton = -(inverse * (rows @ gradient)) @ rows
-    flat, *rest = operator.operands
+    flat: Array = operator.operands[0]
+    rest: tuple = operator.operands[1:]
     there = (flat + newton, *rest)
     curvature = lambda operands, u: u @ operator.forward(operands, u)
     change = jax.lax.map(lambda u: curvature(there, u) - curvature((flat, *rest), u), ends)
