@@ -554,3 +554,14 @@ def test_a_network_of_limited_norm_by_batches():
     dot = lambda a, b: sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), a, b)))
     learned = np.mean(prices[-len(indices) // 5 :])
     np.testing.assert_allclose(learned, -dot(f, g) / dot(g, g), rtol=0.05)
+
+
+def test_from_a_solution_with_its_multipliers_one_step_is_enough():
+    problem = jol.Problem(
+        lambda x, c: x[0] + x[1] ** 2, eq=lambda x, c: x @ x - c, ineq=lambda x, c: 0.5 - x[1]
+    )
+    solve = lambda x0: jol.solve(problem, x0, (4.0,), solver=jol.AugmentedLagrangian())
+    sol = solve(jnp.array([1.0, 1.0]))
+    assert sol.status == Status.CONVERGED
+    assert solve(sol).steps == 1
+    assert solve(sol.x).steps > 5  # the multipliers have to be found again

@@ -19,7 +19,7 @@ LAYERS = {
 # Modules of the root that only hand on names from below.
 DOORS = {"__init__", "implicit"}
 FAMILIES = ("smooth", "equations", "stochastic", "proximal", "constrained", "conic")
-ALLOWED = {("constrained", "smooth"), ("proximal", "smooth")}
+ALLOWED = {("constrained", "smooth"), ("proximal", "smooth"), ("constrained", "conic")}
 RUNTIME = {"jax", "jaxlib", "optax", "chex", "numpy"}
 EXTRAS = {"matplotlib", "tqdm", "sklearn", "highspy"}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -17,7 +17,7 @@ from . import check
 from .implicit import Implicit, attach, attach_value, follow
 from .iterate import iterate
 from .problem import Problem
-from .solver import TABLE, Solver, require_accepts, with_dtype, with_tolerance
+from .solver import TABLE, Solver, flat_start, require_accepts, with_dtype, with_tolerance
 from .stopping import default_tolerance
 from .tracing import FlatProblem, flatten
 from .types import Multipliers, Point, Residuals, Solution, Status
@@ -52,6 +52,8 @@ def solve(
     Args:
         problem: what to minimise. Its functions are traced once for each structure of `x0`, `args`.
         x0: start, a pytree of floating arrays; computed in float64 if a leaf is, else in float32.
+            Or a `Solution` or `Point`, whose multipliers `SQP` and `AugmentedLagrangian` start
+            from as well.
         args: tuple of pytrees passed on to the problem's functions.
         solver: an instance from the solver table. None: `TrustRegion`, which converges from far,
             quadratically at the end, and leaves saddle points; with the exact Hessian up to 200
@@ -82,8 +84,10 @@ def solve(
     check.is_problem(problem)
     check.args_tuple(args)
     check.options(tol, max_steps, history, differentiate)
-    x0 = check.start("x0", x0)
-    form = Form.of(x0)
+    warm = isinstance(x0, (Point, Solution))
+    start = Point(x0.x, x0.multipliers) if warm else Point(x0)
+    start = start._replace(x=check.start("x0", start.x))
+    form = Form.of(start.x)
     solver = solver_for(problem, solver, form.size)
     how = _differentiation(differentiate)
     if how is None and not solver.unrolls(form.size):
@@ -98,7 +102,7 @@ def solve(
         flat,
         form,
         solver,
-        x0,
+        start,
         (args, captured),
         tol,
         MAX_STEPS if max_steps is None else int(max_steps),
@@ -117,7 +121,7 @@ def _body(
     problem: FlatProblem,
     form: Form,
     solver: Solver,
-    x0: PyTree,
+    start: Point,
     params: tuple,
     tol: Array,
     max_steps: int | Array,
@@ -128,7 +132,7 @@ def _body(
 ) -> Solution:
     tol = jnp.asarray(tol, form.dtype)
     solver = with_tolerance(with_dtype(solver, form), tol)
-    start = Point(form.ravel(x0))
+    start = flat_start(problem, form, start)
     unrolled = how is None
     fixed = params if unrolled else jax.tree.map(lax.stop_gradient, params)
     start = start if unrolled else jax.tree.map(lax.stop_gradient, start)

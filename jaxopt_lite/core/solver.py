@@ -26,7 +26,7 @@ from ..linalg import Form, as_pytree, static
 from . import check
 from .problem import FEATURES, Problem
 from .tracing import FlatProblem, flatten
-from .types import Point, Report
+from .types import Multipliers, Point, Report
 
 PyTree = Any
 S = typing.TypeVar("S", bound="Solver")
@@ -153,11 +153,12 @@ def _init(method, solver, problem, point, args):
     check.is_problem(problem)
     check.args_tuple(args)
     require_accepts(solver, problem)
-    x = point.x if isinstance(point, Point) else point
-    x = check.start("point.x", x)
+    point = point if isinstance(point, Point) else Point(point)
+    x = check.start("point.x", point.x)
     form = Form.of(x)
     flat, captured = flatten(problem, form, args)
-    state = method(with_dtype(solver, form), flat, Point(form.ravel(x)), (args, captured))
+    start = flat_start(flat, form, point._replace(x=x))
+    state = method(with_dtype(solver, form), flat, start, (args, captured))
     return Stepping(state, form)
 
 
@@ -172,6 +173,27 @@ def _step(method, solver, problem, stepping, args):
     flat, captured = flatten(problem, form, args)
     state = method(with_dtype(solver, form), flat, stepping.state, (args, captured))
     return Stepping(state, form)
+
+
+def flat_start(problem: FlatProblem, form: Form, start: Point) -> Point:
+    """The start of a flat problem; multipliers of what the problem does not have are left out."""
+    eq, ineq, lower, upper = start.multipliers
+
+    def rows(name: str, fun: Any, price: PyTree) -> Array | None:
+        if fun is None or price is None:
+            return None
+        price = jnp.ravel(jnp.asarray(price, form.dtype))
+        if price.shape != (count := (fun.jaxpr.outvars[0].aval.size,)):
+            raise ValueError(
+                f"`x0.multipliers.{name}` must have an entry for each of the {count[0]} entries of "
+                f"`{name}`, but has {price.size}. Pass the solution of a problem of this shape, or "
+                "only its `x`."
+            )
+        return price
+
+    sides = (None if side is None else form.ravel(side) for side in (lower, upper))
+    prices = Multipliers(rows("eq", problem.eq, eq), rows("ineq", problem.ineq, ineq), *sides)
+    return Point(form.ravel(start.x), prices)
 
 
 def with_dtype(solver: Solver, form: Form) -> Solver:

@@ -3,6 +3,7 @@
 from .conic import PDHG, ProximalInteriorPoint, read_program, solve_lp, solve_qp
 from .constrained import (
     LBFGSB,
+    SQP,
     TRON,
     AugmentedLagrangian,
     FrankWolfe,
@@ -56,6 +57,7 @@ __all__ = [
     "LBFGS",
     "LBFGSB",
     "PDHG",
+    "SQP",
     "SR1",
     "TRON",
     "Anderson",

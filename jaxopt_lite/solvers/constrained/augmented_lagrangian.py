@@ -314,7 +314,7 @@ class AugmentedLagrangian(Solver):
         scale = jax.tree.map(jnp.ones_like, seen)
         if self.inner_steps is None and jax.tree.leaves(seen[1:]):
             scale = lax.stop_gradient(_scaling(problem, x, args))
-        prices = Prices(zero + 1, seen.eq, seen.ineq, rho, scale)
+        prices = Prices(zero + 1, *_given(point, seen, scale), rho, scale)
         inside, inner = InnerProblem.of(problem), self._inner(problem, zero)
         start = inner.init(inside, Point(x), (*args, prices))
         bounds = inner.report(inside, start, (*args, prices)).point.multipliers
@@ -575,6 +575,15 @@ def _scaling(problem: FlatProblem, x: Array, args: tuple) -> Seen:
         return jnp.exp(-mean - step * jnp.where(there, jnp.round((row - mean) / step), 0))
 
     return Seen(value, *jax.tree.map(unit, logs, known))
+
+
+def _given(point: Point, seen: Seen, scale: Seen) -> tuple[Array | None, Array | None]:
+    """The multipliers that came with the start, in the units of the inner problem; 0 where none."""
+    eq, ineq, _, _ = point.multipliers
+    y = seen.eq if seen.eq is None or eq is None else jnp.nan_to_num(eq) * scale.value / scale.eq
+    if seen.ineq is None or ineq is None:
+        return y, seen.ineq
+    return y, jnp.maximum(jnp.nan_to_num(ineq) * scale.value / scale.ineq, 0)
 
 
 def _restart(inner: Solver, inside: InnerProblem, state: Any, point: Point, params: tuple) -> Any:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -35,3 +36,16 @@ def hessian(problem, x: Array, weights: Array, args: tuple) -> Array:
     push = jax.linearize(gradient, x)[1]
     matrix = jax.vmap(push)(jnp.eye(x.shape[0], dtype=x.dtype))
     return 0.5 * (matrix + matrix.T)
+
+
+def complaint(values: np.ndarray, equal: int, where: str) -> str | None:
+    """Which constraint is not finite in (f, c, g), if one is."""
+    for name, part in (("eq", values[1 : 1 + equal]), ("ineq", values[1 + equal :])):
+        if not np.all(np.isfinite(part)):
+            i = int(np.flatnonzero(~np.isfinite(part))[0])
+            return (
+                f"`{name}` is not finite at {where}: entry {i} is {float(part[i])} there. Start "
+                "where the constraints are defined, or guard their domain (a `log` of 0 and a "
+                "`sqrt` at 0 are the usual causes)."
+            )
+    return None

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 
 from ...core import Multipliers, Point, Report, Residuals, Solver, Status, apart, check, solver
 from ...linalg import KKT, choose, kkt_factor, kkt_solve, norm_inf, once
-from .functions import evaluate, hessian, sizes
+from .functions import complaint, evaluate, hessian, sizes
 
 # What a step does.
 START, ESTIMATE, NORMAL, RESTORE, POLISH = range(5)
@@ -375,21 +375,10 @@ class InteriorPoint(Solver):
 
     def complaint(self, state):
         """Constraints that are not finite at the start."""
-        values, equal = (
-            np.asarray(state.seen.values),
-            state.search.target.size - state.here.slack.size,
-        )
         if int(state.mode) != START and int(state.accepted) > 0:
             return None
-        for name, part in (("eq", values[1 : 1 + equal]), ("ineq", values[1 + equal :])):
-            if not np.all(np.isfinite(part)):
-                i = int(np.flatnonzero(~np.isfinite(part))[0])
-                return (
-                    f"`{name}` is not finite at `x0`, moved inside the bounds: entry {i} is "
-                    f"{float(part[i])} there. Start where the constraints are defined, or guard "
-                    "their domain (a `log` of 0 and a `sqrt` at 0 are the usual causes)."
-                )
-        return None
+        equal = state.search.target.size - state.here.slack.size
+        return complaint(np.asarray(state.seen.values), equal, "`x0`, moved inside the bounds")
 
     # -- barrier and tolerances -------------------------------------------------------------------
 
