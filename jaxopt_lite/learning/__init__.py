@@ -3,6 +3,7 @@
 from . import kernels
 from ._data import Linear
 from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, poisson
+from .hyper import HyperGradient, hypergradient, tune
 from .lasso import LassoState, lasso, lasso_folds, lasso_path
 from .ridge import RidgeState, ridge, ridge_folds, ridge_path
 from .svm import SVMState, linear_svc, one_class_svm, svc, svr
@@ -10,12 +11,14 @@ from .svm import SVMState, linear_svc, one_class_svm, svc, svr
 __all__ = [
     "Data",
     "GLMState",
+    "HyperGradient",
     "LassoState",
     "Likelihood",
     "Linear",
     "RidgeState",
     "SVMState",
     "gamma",
+    "hypergradient",
     "kernels",
     "lasso",
     "lasso_folds",
@@ -30,4 +33,5 @@ __all__ = [
     "ridge_path",
     "svc",
     "svr",
+    "tune",
 ]
