@@ -8,6 +8,7 @@ from .duality import Duality, duality
 from .kkt import ConstraintReport, Qualification, ReducedHessian
 from .nonsmooth import NonsmoothReport
 from .sensitivity import Expansion, Sensitivity, sensitivity
+from .slater import Slater, slater
 
 __all__ = [
     "Certificate",
@@ -23,10 +24,12 @@ __all__ = [
     "Qualification",
     "ReducedHessian",
     "Sensitivity",
+    "Slater",
     "certify",
     "classify",
     "covariance",
     "duality",
     "find_critical_points",
     "sensitivity",
+    "slater",
 ]
