@@ -177,7 +177,7 @@ def _search(
     x = jnp.clip(x, lower, upper)
     affine, convex = _shape(problem, x, params)
     curved = 1 - affine.astype(x.dtype)
-    worst = jnp.max(jnp.where(affine, -jnp.inf, problem.ineq(x, *params)), initial=-1)
+    worst = jnp.max(jnp.where(affine, -jnp.inf, problem.slacks(x, params).ineq), initial=-1)
     start = Point(jnp.append(x, -worst - tol))
     stop = jnp.asarray(eps**0.5, x.dtype)
     solver = with_tolerance(with_dtype(solver, inner.form), stop)
@@ -186,7 +186,7 @@ def _search(
     found = report.point.x[:-1]
 
     slacks = problem.slacks(found, params)
-    values = problem.ineq(found, *params)
+    values = slacks.ineq
     violations = [norm_inf(slacks.eq), jnp.max(jnp.where(affine, values, 0), initial=0)]
     violations += [jnp.max(side, initial=0) for side in slacks[2:] if side is not None]
     feasible = jnp.max(jnp.stack(violations)) <= tol * (1 + norm_inf(found))
