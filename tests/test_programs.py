@@ -4,6 +4,7 @@ Every answer is judged by `kkt`, in NumPy from the arrays alone. Where programs 
 numbers they share one shape, (n, m, p) = (4, 3, 4), so that one compiled program serves them all.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -446,6 +447,30 @@ def test_every_direction_falls_for_ever(everything):
         assert np.min(d[np.isfinite(lower)], initial=0) >= -TOL
         assert np.max(d[np.isfinite(upper)], initial=0) <= TOL
         np.testing.assert_allclose(q @ d, -1, rtol=1e-9)
+
+
+def test_the_certificate_checks_rays(everything):
+    programs, made, solution = everything
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves[:240]), *programs)
+    # Prices that prove nothing, in the last lane that had some, are not to be believed.
+    lanes = [i for i in lanes_of(made, Status.PRIMAL_INFEASIBLE) if i < 240]
+    farkas = solution.state.proof.farkas
+    bent = farkas._replace(eq=farkas.eq.at[lanes[-1]].add(0.1))
+    state = solution.state._replace(proof=solution.state.proof._replace(farkas=bent))
+    some = jax.tree.map(lambda leaf: leaf[:240], dataclasses.replace(solution, state=state))
+    seen = jax.jit(jax.vmap(jol.certify))(jol.QuadraticProgram(*stacked), some)
+    verdicts = np.asarray(seen.verdict)
+    unbounded = [i for i in lanes_of(made, Status.DUAL_INFEASIBLE) if i < 240]
+    assert set(np.flatnonzero(verdicts == jol.Kind.NO_FEASIBLE_POINT)) == set(lanes[:-1])
+    assert set(np.flatnonzero(verdicts == jol.Kind.UNBOUNDED)) == set(unbounded)
+    assert verdicts[lanes[-1]] == jol.Kind.INFEASIBLE
+    assert seen.rays.radius[lanes[-1]] < 1e3
+    for i in lanes[:-1]:  # the radius by hand, without what is charged for rounding
+        _, _, A, b, G, h, lower, upper = programs[i]
+        y, z, low, up = lane(farkas, i)
+        length = np.sum(np.abs(A.T @ y + G.T @ z - low + up))
+        worth = -(b @ y + h @ z - lower @ low + upper @ up)
+        assert 1e5 < seen.rays.radius[i] <= worth / length * (1 + 1e-9)
 
 
 def test_every_direction_of_negative_curvature_is_one(everything):

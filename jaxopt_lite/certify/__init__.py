@@ -7,6 +7,7 @@ from .critical_points import CriticalPoints, find_critical_points
 from .duality import Duality, duality
 from .kkt import ConstraintReport, Qualification, ReducedHessian
 from .nonsmooth import NonsmoothReport
+from .rays import RayReport
 from .sensitivity import Expansion, Sensitivity, sensitivity
 from .slater import Slater, slater
 
@@ -22,6 +23,7 @@ __all__ = [
     "Kind",
     "NonsmoothReport",
     "Qualification",
+    "RayReport",
     "ReducedHessian",
     "Sensitivity",
     "Slater",

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -15,6 +16,7 @@ from ..linalg import Form
 from .classify import CriticalPoint, Kind, describe, second_order_report
 from .kkt import DENSE_LIMIT, ConstraintReport, examine
 from .nonsmooth import NonsmoothReport, examine_nonsmooth, nonsmooth_lines
+from .rays import RayReport, examine_rays
 
 PyTree = Any
 
@@ -27,8 +29,8 @@ class Certificate:
     `residuals` are the first-order conditions, unscaled; `verdict` a `Kind` code. `second_order` is
     the `CriticalPoint` of a problem without constraints, else None; `constraints` the
     `ConstraintReport` of one with constraints, `nonsmooth` the `NonsmoothReport` of one with a
-    non-smooth term, else None. `certified` is True for a strict local
-    minimum: the one verdict that a second-order test can prove of a minimiser.
+    non-smooth term, else None; `rays` the `RayReport` of a program. `certified` is True for a
+    strict local minimum: the one verdict that a second-order test can prove of a minimiser.
     """
 
     residuals: Residuals
@@ -37,6 +39,7 @@ class Certificate:
     verdict: Array
     certified: Array
     nonsmooth: NonsmoothReport | None = None
+    rays: RayReport | None = None
 
     def __str__(self) -> str:
         """A short report a person can read."""
@@ -51,6 +54,8 @@ class Certificate:
         head = "CERTIFIED" if bool(self.certified) else "NOT CERTIFIED as a minimum"
         if self.nonsmooth is not None:
             return f"{head}: " + "\n".join(nonsmooth_lines(self, _count))
+        if (kind := Kind(int(codes))) in (Kind.NO_FEASIBLE_POINT, Kind.UNBOUNDED):
+            return "\n".join(_ray_report(self, kind))
         if self.constraints is None:
             assert self.second_order is not None
             return f"{head}: " + "\n".join(second_order_report(self.second_order))
@@ -88,6 +93,9 @@ def certify(
     is at a kink of g and with how much slack, the Hessian of f + g along the active manifold, and a
     duality gap; see `NonsmoothReport`.
 
+    With a program and the `Solution` of `solve_qp`: the rays it comes with are checked against the
+    arrays. Where one proves that there is no answer that is the verdict; see `RayReport`.
+
     Args:
         problem: the problem; not constraints and a `nonsmooth` term at once. Or a
             `QuadraticProgram`, without `args`.
@@ -111,6 +119,7 @@ def certify(
     Fromovitz (1967); Facchinei, Fischer & Kanzow (1998) for what counts as active.
 
     """
+    program = None
     if isinstance(problem, QuadraticProgram):
         program = checked(problem)
         problem, args = program.problem(), (program,)
@@ -154,13 +163,33 @@ def certify(
         certified = kind == Kind.STRICT_MINIMUM
         return Certificate(residuals, None, None, kind, certified, seen)
     residuals, report, kind = examine(flat, form, x, (args, captured), multipliers, tol)
+    rays, proof = None, getattr(getattr(solution, "state", None), "proof", None)
+    if program is not None and proof is not None:
+        small = float(jnp.finfo(form.dtype).eps) ** 0.375 if tol is None else tol
+        rays = examine_rays(program, proof.farkas, proof.direction, jnp.asarray(small, form.dtype))
+        kind = jnp.where(rays.unbounded, int(Kind.UNBOUNDED), kind)
+        kind = jnp.where(rays.infeasible, int(Kind.NO_FEASIBLE_POINT), kind)
     return Certificate(
+        rays=rays,
         residuals=residuals,
         second_order=None,
         constraints=report,
         verdict=kind,
         certified=kind == Kind.STRICT_MINIMUM,
     )
+
+
+def _ray_report(certificate: Certificate, kind: Kind) -> list[str]:
+    """Verdict, what was measured, theorem."""
+    rays = certificate.rays
+    assert rays is not None
+    head = "CERTIFIED" if kind == Kind.NO_FEASIBLE_POINT else "CERTIFIED if feasible"
+    shown = (
+        f"  radius       no x with ||x||_inf < {float(rays.radius):.2g} is feasible"
+        if kind == Kind.NO_FEASIBLE_POINT
+        else f"  direction    leaves the constraints by {float(rays.stray):.2g} per unit of fall"
+    )
+    return [f"{head}: {kind.verdict}", shown, f"  because      {kind.theorem}"]
 
 
 def _count(flags: PyTree) -> int:

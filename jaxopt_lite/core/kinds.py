@@ -49,6 +49,16 @@ class Kind(enum.IntEnum):
         "feasible, but without multipliers: a constraint qualification fails",
         "where MFCQ fails a minimiser need not satisfy the KKT conditions: not decided by them",
     )
+    NO_FEASIBLE_POINT = (
+        8,
+        "the program has no feasible point",
+        "summed with prices the constraints say 0 <= -1 (Farkas)",
+    )
+    UNBOUNDED = (
+        9,
+        "the program has no minimum: it is unbounded below if it is feasible",
+        "the value falls for ever along a direction that no constraint stops",
+    )
     UNDECIDED = (
         8,
         "not decided: the bounds on the eigenvalues leave more than one answer",
