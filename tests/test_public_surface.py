@@ -21,7 +21,16 @@ def test_public_name_exists_and_is_documented(name):
 
 @pytest.mark.parametrize(
     "module",
-    [curvature, implicit, learning, plotting, projections, prox],
+    [
+        curvature,
+        implicit,
+        learning,
+        learning.estimators,
+        learning.kernels,
+        plotting,
+        projections,
+        prox,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_public_module_lists_documented_names(module):

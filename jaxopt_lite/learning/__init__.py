@@ -1,6 +1,6 @@
 """Classical models, fitted by the solver that their structure asks for."""
 
-from . import kernels
+from . import estimators, kernels
 from ._data import Linear
 from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, poisson
 from .hyper import HyperGradient, hypergradient, tune
@@ -17,6 +17,7 @@ __all__ = [
     "Linear",
     "RidgeState",
     "SVMState",
+    "estimators",
     "gamma",
     "hypergradient",
     "kernels",

@@ -444,6 +444,8 @@ class IRLS(Solver):
         enough = value <= state.value + 1e-4 * state.length * slope + noise
         accept = state.first | (enough & jnp.all(jnp.isfinite(gradient)))
         fresh = _newton(hessian, gradient)
+        if self.likelihood.family == "multinomial":
+            fresh = _balanced(fresh, data)
         moved = _Search(Point(trial), value, gradient, fresh, jnp.ones_like(value), state.first)
         halved = state._replace(length=state.length / 2)
         chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), moved, halved)
@@ -508,6 +510,14 @@ def _multinomial(x: Array, data: Data, intercept: bool) -> tuple[Array, Array, A
     blocks = lax.map(block, jnp.arange(k)).reshape(k, p + 1, p + 1, k)
     hessian = blocks.transpose(1, 0, 2, 3).reshape((p + 1) * k, (p + 1) * k)
     return value, gradient.reshape(-1), hessian + jnp.diag(jnp.repeat(level, k))
+
+
+def _balanced(direction: Array, data: Data) -> Array:
+    """What moves all classes alike, and is not penalised, is rounding: taken out."""
+    p = data.X.shape[1]
+    rows = direction.reshape(p + 1, -1)
+    free = jnp.append(data.penalty == 0, True)[:, None]
+    return jnp.where(free, rows - jnp.mean(rows, 1, keepdims=True), rows).reshape(-1)
 
 
 def _one_hot(y: Array, k: int) -> Array:

@@ -15,6 +15,8 @@ from jax.typing import ArrayLike
 from ..core import check
 from ..linalg import as_pytree, static
 
+__all__ = ["RBF", "Laplacian", "Linear", "Polynomial"]
+
 
 @as_pytree
 @dataclasses.dataclass(frozen=True)
