@@ -17,6 +17,7 @@ if __name__ == "__main__":
     from . import (  # noqa: F401
         batch,
         compiling,
+        curvature,
         dense_limit,
         evaluations,
         fits,

@@ -18,6 +18,7 @@ from ..linalg import choose
 from .operators import LinearOperator
 
 PyTree = Any
+SEGMENTS, LONG = 4, 2_000_000  # of the loop over the basis, if it has so many numbers
 WHICH = ("largest", "smallest", "magnitude", "both", "nearest")
 
 
@@ -119,7 +120,7 @@ def _extend(
     key: Array,
     locked: Array,
 ) -> Krylov:
-    """Fill the basis (m + p, n) from row `known` on, whose p rows from there are given.
+    """Fill the basis (m + p, n) from row `known` + p on, the rows before being given.
 
     Column j of the matrix (m + p, m) holds v_i'A v_j, for i <= j + p and j >= known.
     """
@@ -139,7 +140,7 @@ def _extend(
         w, more = _orthogonal(w, basis, locked, jnp.linalg.norm(w), size, spare)
         length = _length(w)
         new = more < jnp.inf  # not a direction of its own
-        column = jnp.where(new, more, 0)
+        column = jnp.pad(jnp.where(new, more, 0), (0, m + p - basis.shape[0]))
         column = lax.dynamic_update_slice(
             column, lax.dynamic_slice(column, (first,), (2 * p,)) + along, (first,)
         )
@@ -147,8 +148,14 @@ def _extend(
         column = column.at[j + p].set(beta)
         return basis.at[j + p].set(w / length), matrix.at[:, j].set(column), size
 
-    zero = jnp.zeros((), basis.dtype)
-    basis, matrix, _ = lax.fori_loop(known, m, step, (basis, matrix, zero))
+    # Rows still to come are zero: where they would cost more than programs do, leave them out.
+    size, cuts = jnp.zeros((), basis.dtype), SEGMENTS if (m - known) * n > LONG else 1
+    ends = [known + (m - known) * (i + 1) // cuts for i in range(cuts)]
+    done = basis[: known + p]
+    for first, end in zip([known, *ends], ends, strict=False):
+        done = jnp.concatenate([done, jnp.zeros((end - first, n), basis.dtype)])
+        done, matrix, size = lax.fori_loop(first, end, step, (done, matrix, size))
+    basis = done
     # A column tells of the rows before its own; the rest follows from symmetry.
     square = matrix[:m]
     square = jnp.triu(square) + jnp.triu(square, 1).T

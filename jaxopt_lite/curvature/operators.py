@@ -100,7 +100,7 @@ class LinearOperator:
             )
         return self.image.unravel(self.apply(self.domain.ravel(v)))
 
-    def to_dense(self, chunk: int = 64) -> Array:
+    def to_dense(self, chunk: int = 32) -> Array:
         """The matrix (m, n), `chunk` products at a time: memory of so many beside the result.
 
         Symmetric to the last bit if the operator is. n products. ValueError above 30,000 columns,
@@ -163,8 +163,20 @@ def _units(operator: LinearOperator, indices: Array, chunk: int, take: Callable)
 
 @functools.partial(jax.jit, static_argnums=1)
 def _dense(operator: LinearOperator, chunk: int) -> Array:
-    indices = jnp.arange(operator.domain.size, dtype=jnp.int32)
-    columns = _units(operator, indices, chunk, lambda i, column: column)
+    """The columns, `chunk` at a time, written in place; the last ones overlap those before."""
+    m, n = operator.shape
+    apply = operator.linear()
+
+    def turn(i: Array, columns: Array) -> Array:
+        first = jnp.minimum(i * chunk, n - chunk)
+        units = (first + jnp.arange(chunk, dtype=jnp.int32))[:, None] == jnp.arange(
+            n, dtype=jnp.int32
+        )
+        part = jax.vmap(apply)(units.astype(operator.domain.dtype))
+        return lax.dynamic_update_slice(columns, part, (first, jnp.zeros_like(first)))
+
+    columns = jnp.zeros((n, m), operator.dtype)
+    columns = lax.fori_loop(jnp.int32(0), jnp.int32(-(-n // chunk)), turn, columns)
     return 0.5 * (columns + columns.T) if operator.symmetric else columns.T
 
 
