@@ -25,6 +25,7 @@ if __name__ == "__main__":
         imports,
         lasso,
         lbfgs,
+        learning,
         programs,
         rates,
         smooth,
