@@ -26,6 +26,39 @@ class Linear(NamedTuple):
         return X @ self.weights + self.intercept
 
 
+class Scaling(NamedTuple):
+    """Z = (X - center) / scale, column by column, and what weights for Z are for X."""
+
+    center: Array  # (p,)
+    scale: Array  # (p,), 1 for a column that is constant
+
+    def __call__(self, X: Array) -> Array:
+        """Rows X, standardised as those before."""
+        return (X - self.center) / self.scale
+
+    def restore(self, fit: Linear) -> Linear:
+        """The predictor for X that `fit` is for Z."""
+        scale = self.scale if fit.weights.ndim == 1 else self.scale[:, None]
+        weights = fit.weights / scale
+        return Linear(weights, fit.intercept - self.center @ weights)
+
+
+def standardize(X: Any, *, sample_weight: Any = None) -> tuple[Array, Scaling]:
+    """X (n, p) with columns of mean 0 and variance 1, weighted by samples, and the `Scaling`.
+
+    `scaling.restore(fit.x)` makes a fit on these rows one for rows as they came. A constant column
+    becomes 0. Raises TypeError or ValueError as fits do.
+    """
+    X = rows(X)
+    share = shares(sample_weight, X.shape[0], X.dtype)
+    center = share @ X
+    spread = share @ (X - center) ** 2
+    # Rounding of the mean is all that a constant column has left.
+    floor = (10 * jnp.finfo(X.dtype).eps * center) ** 2
+    scaling = Scaling(center, jnp.sqrt(jnp.where(spread > floor, spread, 1)))
+    return scaling(X), scaling
+
+
 class Samples(NamedTuple):
     """Rows, targets and weights, in one dtype; the weights sum to 1."""
 

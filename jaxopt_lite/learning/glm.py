@@ -280,7 +280,7 @@ def _labels(y: Any, X: Array, classes: int | None) -> tuple[Array, int]:
         )
     if set(found.tolist()) <= {-1, 1} and -1 in found:
         return jnp.asarray(np.asarray(y) > 0, jnp.int32), 2
-    k = classes or (int(found.max()) + 1 if found.dtype.kind in "iuf" else 0)
+    k = classes or (int(found.max()) + 1 if found.dtype.kind in "iufb" else 0)
     if not set(found.tolist()) <= set(range(k)) or (classes is None and len(found) < k):
         shown = ", ".join(map(str, found[:6].tolist()))
         raise ValueError(
