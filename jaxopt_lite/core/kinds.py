@@ -60,7 +60,7 @@ class Kind(enum.IntEnum):
         "the value falls for ever along a direction that no constraint stops",
     )
     UNDECIDED = (
-        8,
+        10,
         "not decided: the bounds on the eigenvalues leave more than one answer",
         "an eigenvalue is only known to lie in an interval, here one that holds zero",
     )
