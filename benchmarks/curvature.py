@@ -196,8 +196,8 @@ def _peers(quick):
     header = ["", "HVP, ms", "Lanczos-64, s", "in ours", "first call, s", "density 2 x 64, s",
               "in ours", "first call, s", "largest eigenvalue"]  # fmt: skip
     note = (
-        "The same network in PyTorch and JAX, CPU-seconds in turns in one process. PyHessian has no "
-        "Lanczos of its own but in its density: one probe is taken for it, with full orthogonalisation. "
+        "The same network in PyTorch and JAX, CPU-seconds in turns in one process. PyHessian has "
+        "Lanczos in its density alone: one probe of it is taken, with full orthogonalisation. "
         "`torch.eig`, which it calls and which is gone from PyTorch, was put back. curvlinops's "
         "`fast_lanczos` does not orthogonalise. matfree is given our product. "
         + ", ".join(f"{name} {version(name)}" for name in PEERS if not missing)

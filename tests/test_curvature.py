@@ -243,14 +243,30 @@ def test_log_determinant_trace_and_diagonal():
     logdet = density.trace_of(jnp.log)
     assert abs(float(logdet.value) - np.sum(np.log(values))) <= 4 * float(logdet.error)
     assert float(logdet.error) <= 0.02 * abs(np.sum(np.log(values)))
+    for fun in (lambda t: 1 / t, jnp.sqrt, jnp.abs):
+        found = density.trace_of(fun)
+        assert abs(float(found.value) - np.sum(fun(values))) <= 4 * float(found.error)
     plain = curvature.trace(op, 60, "hutchinson")
     better = curvature.trace(op, 60)
-    for estimate in (plain, better):
+    best = curvature.trace(op, 60, "xtrace")
+    assert float(best.error) < float(better.error)
+    for estimate in (plain, better, best):
         assert abs(float(estimate.value) - values.sum()) <= 4 * float(estimate.error)
     assert float(better.error) < 0.5 * float(plain.error)
     entries = curvature.diagonal(op, 400)
     wrong = np.abs(entries.value - np.diagonal(matrix)) / entries.error
     assert np.mean(wrong <= 2) >= 0.9  # 95% of Gaussian errors
+    cheap = curvature.diagonal(op, 60)
+    sharp = curvature.diagonal(op, 60, "xdiag")
+    off = lambda found: np.linalg.norm(found.value - np.diagonal(matrix))
+    assert off(sharp) < 0.5 * off(cheap)
+    # The estimates are exchangeable, not independent: their error is known within a factor.
+    assert 1 / 3 < off(sharp) / np.linalg.norm(sharp.error) < 3
+    low = rng.normal(size=(200, 5))
+    few = curvature.hessian(lambda x: 0.5 * jnp.sum((x @ low) ** 2), jnp.zeros(200))
+    np.testing.assert_allclose(curvature.trace(few, 16, "xtrace").value, np.sum(low**2), rtol=1e-8)
+    exact = np.sum(low**2, axis=1)
+    np.testing.assert_allclose(curvature.diagonal(few, 16, "xdiag").value, exact, rtol=1e-6)
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -280,6 +296,10 @@ def test_bad_input(params):
         curvature.eigenpairs(jnp.eye(3), 1)
     with pytest.raises(ValueError, match="method"):
         curvature.trace(op, 10, "guess")
+    with pytest.raises(ValueError, match="exact"):
+        curvature.trace(op, 10, "xtrace")
+    with pytest.raises(ValueError, match="exact"):
+        curvature.diagonal(op, 10, "xdiag")
     with pytest.raises(ValueError, match="`block` must be between 1 and half"):
         curvature.lanczos(op, 4, block=3)
     broken = curvature.hessian(lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(4))

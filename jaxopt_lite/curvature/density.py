@@ -5,7 +5,7 @@ weights w with sum_i w_i f(theta_i) = z'f(A)z/|z|^2 for polynomials up to degree
 quadrature for the spectral measure of z. Probes differ: that is the error, and it is reported.
 
 Sources: Golub & Meurant (1994); Ubaru, Chen & Saad (2017); Ghorbani, Krishnan & Xiao (2019);
-Hutchinson (1989); Meyer, Musco, Musco & Woodruff (2021).
+Hutchinson (1989); Meyer, Musco, Musco & Woodruff (2021); Epperly, Tropp & Webber (2024).
 """
 
 import functools
@@ -19,7 +19,7 @@ from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 
 from .lanczos import _count, _lanczos, _symmetric_size, checked
-from .operators import LinearOperator
+from .operators import LinearOperator, _square
 
 
 class Estimate(NamedTuple):
@@ -45,7 +45,12 @@ class Density(NamedTuple):
         return _over_probes(jnp.sum(self.weights * fun(self.nodes), axis=1))
 
     def trace_of(self, fun: Callable[[Array], Array]) -> Estimate:
-        """Tr f(A): of `jnp.log` the log-determinant, of `lambda t: 1 / t` that of the inverse."""
+        """Tr f(A) with its standard error.
+
+        Of `jnp.log` the log-determinant, of `lambda t: 1 / t` the trace of the inverse, of
+        `jnp.sqrt` that of the root, and of `jnp.abs` the sum of |eigenvalues|. Where f is steep
+        inside the spectrum, as 1 / t is near zero, more steps are needed.
+        """
         mean = self.mean_of(fun)
         return Estimate(self.size * mean.value, self.size * mean.error)
 
@@ -109,48 +114,166 @@ def trace(
     "hutchinson": the mean of z'Az over random signs z; the error is |A - diag A|_F sqrt(2/probes).
     "hutch++": a third of the products find a basis Q of where A is large, whose part Q'AQ is
     exact, and a third the rest by Hutchinson: error falls like 1/probes where eigenvalues decay.
+    "xtrace": half of the products find a basis, and each vector in turn is left out of it and
+    estimates the rest: what Hutch++ does, with every product used for both; the error is that of
+    the mean of estimates that are exchangeable but not independent.
 
     Args:
         operator: square.
-        probes: products altogether.
-        method: "hutchinson" or "hutch++".
+        probes: products altogether, for "hutch++" and "xtrace" at most about the size.
+        method: "hutchinson", "hutch++" or "xtrace".
         key: for the probes.
 
+    Sources: Hutchinson (1989); Meyer et al. (2021); Epperly, Tropp & Webber (2024), algorithm 2.
+
     """
-    n = operator.domain.size
-    if operator.shape[0] != n:
-        raise ValueError(f"Only square operators have a trace, but the shape is {operator.shape}.")
-    if method not in ("hutchinson", "hutch++"):
-        raise ValueError(f"`method` must be 'hutchinson' or 'hutch++', but {method!r} came.")
-    least = 2 if method == "hutchinson" else 6
-    if probes < least:
-        raise ValueError(f"`probes` must be at least {least} for {method!r}, but is {probes}.")
+    n = _square(operator).domain.size
+    least = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}
+    if method not in least:
+        raise ValueError(f"`method` must be one of {', '.join(least)}, but {method!r} came.")
+    if probes < least[method]:
+        raise ValueError(
+            f"`probes` must be at least {least[method]} for {method!r}, but is {probes}."
+        )
+    if method == "xtrace" and probes // 2 >= n:
+        raise ValueError(
+            f"{method!r} needs fewer than 2 * {n} probes: take `operator.trace()`, which is exact."
+        )
     key = jax.random.key(0) if key is None else key
+    estimates, known = _traces(operator, probes, method, key)
+    rest = _over_probes(estimates)
+    return checked(Estimate(known + rest.value, rest.error), rest.value)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _traces(operator: LinearOperator, probes: int, method: str, key: Array) -> tuple[Array, Array]:
+    """Estimates (k,) of a part of the trace, and the rest of it."""
+    n, apply = operator.domain.size, operator.linear()
     signs = lambda key, k: jax.random.rademacher(key, (k, n), operator.dtype)
-    many = lambda rows: lax.map(operator.apply, rows)
+    many = lambda rows: lax.map(apply, rows)
+    zero = jnp.zeros((), operator.dtype)
     if method == "hutchinson":
         z = signs(key, probes)
-        return _over_probes(jnp.sum(z * many(z), axis=1))
-    k = min(probes // 3, n)
+        return jnp.sum(z * many(z), axis=1), zero
     one, two = jax.random.split(key)
-    basis = jnp.linalg.qr(many(signs(one, k)).T)[0].T  # (k, n) rows
-    known = jnp.sum(basis * many(basis))
-    g = signs(two, probes - 2 * k)
-    g = g - (g @ basis.T) @ basis
-    rest = _over_probes(jnp.sum(g * many(g), axis=1))
-    return Estimate(known + rest.value, rest.error)
+    if method == "hutch++":
+        k = min(probes // 3, n)
+        basis = jnp.linalg.qr(many(signs(one, k)).T)[0].T  # (k, n) rows
+        g = signs(two, probes - 2 * k)
+        g = g - (g @ basis.T) @ basis
+        return jnp.sum(g * many(g), axis=1), jnp.sum(basis * many(basis))
+    x = _leave_one_out(operator, probes // 2, one)
+    return x.traces, zero
 
 
-def diagonal(operator: LinearOperator, probes: int = 32, key: Array | None = None) -> Estimate:
-    """Diag A (n,) as the mean of z * Az over random signs, with standard errors.
+class _LeftOut(NamedTuple):
+    """Signs, Q with A Q, and for each i a unit vector s_i: Q Q' - (Q s_i)(Q s_i)' leaves out i."""
 
-    The error of entry i is the length of the rest of row i over sqrt(probes). Source: Bekas,
-    Kokiopoulou & Saad (2007).
+    signs: Array  # (k, n)
+    basis: Array  # Q' (k, n)
+    images: Array  # (A Q)' (k, n)
+    turned: Array  # S (k, k), columns s_i
+    products: Array  # A z_i (k, n)
+
+    @property
+    def traces(self) -> Array:
+        """Tr of A within the basis without i, and what z_i says of the rest: (k,)."""
+        k, n = self.signs.shape
+        h = self.basis @ self.images.T  # Q'AQ
+        s = self.turned
+        within = jnp.trace(h) - jnp.sum(s * (h @ s), axis=0)
+        # z_i less its part in the basis without i, made as long as the space left asks for.
+        outside = self.signs - self._inside(self.signs)
+        length = jnp.sum(outside * outside, axis=1)
+        scale = (n - k + 1) / length
+        # u'A u = z'A u - (P z)'A u, A P z from the images of Q.
+        left = self.products - self._inside_images(self.signs)
+        return within + scale * jnp.sum(outside * left, axis=1)
+
+    def _weights(self, z: Array) -> Array:
+        """Coordinates in Q of z_i's part in the basis without i, rows (k, k)."""
+        w = z @ self.basis.T
+        along = jnp.sum(w * self.turned.T, axis=1)
+        return w - along[:, None] * self.turned.T
+
+    def _inside(self, z: Array) -> Array:
+        return self._weights(z) @ self.basis
+
+    def _inside_images(self, z: Array) -> Array:
+        return self._weights(z) @ self.images
+
+
+def _leave_one_out(operator: LinearOperator, k: int, key: Array) -> _LeftOut:
+    """The sketch of XTrace and XDiag, by 2 k products.
+
+    With A Z = Q R the columns of R^-T, of length 1, are the directions in which range(A Z) without
+    its i-th column is smaller than range(Q).
     """
-    n = operator.domain.size
+    n, apply = operator.domain.size, operator.linear()
+    signs = jax.random.rademacher(key, (k, n), operator.dtype)
+    products = lax.map(apply, signs)
+    basis, r = jnp.linalg.qr(products.T)
+    size = jnp.max(jnp.abs(jnp.diagonal(r)))
+    # Where A has fewer than k eigenvalues that are not zero, R is singular but for this.
+    tiny = jnp.finfo(operator.dtype).eps * size
+    r = r + jnp.diag(jnp.where(jnp.abs(jnp.diagonal(r)) < tiny, tiny, 0))
+    inverse = jax.scipy.linalg.solve_triangular(r, jnp.eye(k, dtype=r.dtype))
+    turned = inverse.T / jnp.linalg.norm(inverse, axis=1)
+    return _LeftOut(signs, basis.T, lax.map(apply, basis.T), turned, products)
+
+
+def diagonal(
+    operator: LinearOperator,
+    probes: int = 32,
+    method: str = "signs",
+    key: Array | None = None,
+) -> Estimate:
+    """Diag A (n,) from `probes` products, with standard errors.
+
+    "signs": the mean of z * Az over random signs z; the error of entry i is the length of the rest
+    of row i over sqrt(probes). "xdiag": half of the products find a basis Q of where A is large,
+    whose part of A is exact, and each vector in turn is left out of it and estimates the rest.
+
+    Args:
+        operator: square; symmetric for "xdiag".
+        probes: products altogether.
+        method: "signs" or "xdiag".
+        key: for the probes.
+
+    Sources: Bekas, Kokiopoulou & Saad (2007); Epperly, Tropp & Webber (2024), section 2.4.
+
+    """
+    n = _square(operator).domain.size
+    if method not in ("signs", "xdiag"):
+        raise ValueError(f"`method` must be 'signs' or 'xdiag', but {method!r} came.")
+    if method == "xdiag" and not (operator.symmetric and 4 <= probes < 2 * n):
+        raise ValueError(
+            f"'xdiag' takes a symmetric operator and from 4 to {2 * n - 1} probes; beyond that "
+            "`operator.diagonal()` is exact."
+        )
     key = jax.random.key(0) if key is None else key
-    z = jax.random.rademacher(key, (probes, n), operator.dtype)
-    return _over_probes(z * lax.map(operator.apply, z))
+    samples = _diagonals(operator, probes, method, key)
+    return checked(_over_probes(samples), samples)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _diagonals(operator: LinearOperator, probes: int, method: str, key: Array) -> Array:
+    if method == "signs":
+        z = jax.random.rademacher(key, (probes, operator.domain.size), operator.dtype)
+        return z * lax.map(operator.linear(), z)
+    x = _leave_one_out(operator, probes // 2, key)
+    # P_i A, P_i the projection on the basis without i: its diagonal, and z_i * (A - P_i A) z_i.
+    whole = jnp.sum(x.basis * x.images, axis=0)
+    lost = (x.turned.T @ x.basis) * (x.turned.T @ x.images)
+    rest = x.products - _project_out(x)
+    return whole - lost + x.signs * rest
+
+
+def _project_out(x: _LeftOut) -> Array:
+    """P_i A z_i, rows (k, n)."""
+    w = x.products @ x.basis.T
+    along = jnp.sum(w * x.turned.T, axis=1)
+    return (w - along[:, None] * x.turned.T) @ x.basis
 
 
 def _over_probes(samples: Array) -> Estimate:
