@@ -184,7 +184,8 @@ def _starts(operator: LinearOperator, steps: int, probes: int, key: Array) -> tu
     if probes == 1:
         rules = jax.tree.map(lambda leaf: leaf[None], first)
     else:
-        space, rest = jax.lax.scan(next_one, space, keys[1:])
+        found: Any = jax.lax.scan(next_one, space, keys[1:])
+        space, rest = found
         rules = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
     basis, values, inner = space
     return *rules, values, basis, inner
