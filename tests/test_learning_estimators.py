@@ -34,11 +34,15 @@ SKIPPED = {
 def test_scikit_learns_own_checks(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = checks.check_estimator(estimator, on_skip=None, expected_failed_checks=EXPECTED)
+        # Those called legacy pass for SVC too, but each of their shapes is compiled: 15 seconds.
+        legacy = not isinstance(estimator, SVC)
+        rows = checks.check_estimator(
+            estimator, legacy=legacy, on_skip=None, expected_failed_checks=EXPECTED
+        )
     status = {row["check_name"]: row["status"] for row in rows}
     assert {name for name, said in status.items() if said == "skipped"} <= SKIPPED
     assert {name for name, said in status.items() if said == "xfail"} == set(EXPECTED)
-    assert sum(said == "passed" for said in status.values()) > 40
+    assert sum(said == "passed" for said in status.values()) > (40 if legacy else 5)
 
 
 def test_attributes_are_those_of_scikit_learn():

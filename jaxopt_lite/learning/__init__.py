@@ -6,24 +6,30 @@ from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, po
 from .groups import GroupState, group_lasso, multi_task_lasso
 from .hyper import HyperGradient, hypergradient, tune
 from .lasso import LassoState, lasso, lasso_folds, lasso_path
+from .programs import IsotonicState, PricedState, isotonic, markowitz, nnls
 from .ridge import RidgeState, ridge, ridge_folds, ridge_path
 from .svm import SVMState, linear_svc, one_class_svm, svc, svr
+from .transport import TransportState, optimal_transport
 
 __all__ = [
     "Data",
     "GLMState",
     "GroupState",
     "HyperGradient",
+    "IsotonicState",
     "LassoState",
     "Likelihood",
     "Linear",
+    "PricedState",
     "RidgeState",
     "SVMState",
     "Scaling",
+    "TransportState",
     "estimators",
     "gamma",
     "group_lasso",
     "hypergradient",
+    "isotonic",
     "kernels",
     "lasso",
     "lasso_folds",
@@ -31,8 +37,11 @@ __all__ = [
     "linear_svc",
     "logistic",
     "logistic_folds",
+    "markowitz",
     "multi_task_lasso",
+    "nnls",
     "one_class_svm",
+    "optimal_transport",
     "poisson",
     "ridge",
     "ridge_folds",
