@@ -256,3 +256,18 @@ def test_preconditioned_descent_needs_fewer_steps():
     step, state = rule.update(jnp.asarray([2.0, 3e4]), rule.init(jnp.ones(2)), jnp.ones(2))
     np.testing.assert_allclose(step, [2.0, 3.0], rtol=1e-12)  # the diagonal is all there is
     assert state.updates == 1
+
+
+def test_saddle_free_newton_in_a_krylov_space_leaves_a_saddle_of_many_variables():
+    # A saddle at 0 with 3 ways down among 300 variables, minima at x_i^2 = 1/2 along them.
+    curvatures = jnp.asarray(np.concatenate([[-2.0] * 3, np.geomspace(1.0, 50.0, 297)]))
+    fun = lambda x: 0.5 * jnp.sum(curvatures * x * x) + jnp.sum(x**4)
+    solver = jol.SaddleFreeNewton(rank=20)
+    for start in (jnp.zeros(300), jnp.full(300, 1e-6), jnp.full(300, 1.0)):
+        found = jol.minimize(fun, start, solver=solver, tol=1e-8, max_steps=200)
+        assert found.status == jol.Status.CONVERGED
+        np.testing.assert_allclose(jnp.abs(found.x[:3]), 0.5**0.5, atol=1e-7)
+        np.testing.assert_allclose(found.x[3:], 0, atol=1e-7)
+        assert int(found.steps) <= 40
+    with pytest.raises(ValueError, match="rank"):
+        jol.SaddleFreeNewton(rank=1)

@@ -2,6 +2,7 @@
 
 from .kkt import KKT, kkt_factor, kkt_solve
 from .krylov import LinearSolution, conjugate_gradient, minres
+from .lanczos import Krylov, band_lanczos, extend_basis
 from .nnls import non_negative_least_squares
 from .solve import (
     Spectrum,
@@ -18,12 +19,15 @@ from .trees import Form, as_pytree, choose, norm_inf, once, rarely, safe_norm, s
 __all__ = [
     "KKT",
     "Form",
+    "Krylov",
     "LinearSolution",
     "Spectrum",
     "as_pytree",
+    "band_lanczos",
     "choose",
     "conjugate_gradient",
     "dense_solve",
+    "extend_basis",
     "inertia_tolerance",
     "kkt_factor",
     "kkt_solve",
