@@ -2,6 +2,7 @@
 
 from . import estimators, kernels
 from ._data import Linear, Scaling, standardize
+from .entropy import EntropyState, attention, maximum_entropy, simplex_argmax
 from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, poisson
 from .groups import GroupState, group_lasso, multi_task_lasso
 from .hyper import HyperGradient, hypergradient, tune
@@ -13,6 +14,7 @@ from .transport import TransportState, optimal_transport
 
 __all__ = [
     "Data",
+    "EntropyState",
     "GLMState",
     "GroupState",
     "HyperGradient",
@@ -25,6 +27,7 @@ __all__ = [
     "SVMState",
     "Scaling",
     "TransportState",
+    "attention",
     "estimators",
     "gamma",
     "group_lasso",
@@ -38,6 +41,7 @@ __all__ = [
     "logistic",
     "logistic_folds",
     "markowitz",
+    "maximum_entropy",
     "multi_task_lasso",
     "nnls",
     "one_class_svm",
@@ -46,6 +50,7 @@ __all__ = [
     "ridge",
     "ridge_folds",
     "ridge_path",
+    "simplex_argmax",
     "standardize",
     "svc",
     "svr",
