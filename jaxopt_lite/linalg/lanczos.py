@@ -9,8 +9,6 @@ from jax import Array, lax
 
 from .trees import choose
 
-SEGMENTS, LONG = 4, 2_000_000  # of the loop over the basis, if it has so many numbers
-
 
 class Krylov(NamedTuple):
     """What m steps give: an orthonormal basis V (m, n) with A V' = V'T + R'C."""
@@ -80,7 +78,7 @@ def extend_basis(
         w, more = _orthogonal(w, basis, locked, jnp.linalg.norm(w), size, spare)
         length = _length(w)
         new = more < jnp.inf  # not a direction of its own
-        column = jnp.pad(jnp.where(new, more, 0), (0, m + p - basis.shape[0]))
+        column = jnp.where(new, more, 0)
         column = lax.dynamic_update_slice(
             column, lax.dynamic_slice(column, (first,), (2 * p,)) + along, (first,)
         )
@@ -88,14 +86,8 @@ def extend_basis(
         column = column.at[j + p].set(beta)
         return basis.at[j + p].set(w / length), matrix.at[:, j].set(column), size
 
-    # Rows still to come are zero: where they would cost more than programs do, leave them out.
-    size, cuts = jnp.zeros((), basis.dtype), SEGMENTS if (m - known) * n > LONG else 1
-    ends = [known + (m - known) * (i + 1) // cuts for i in range(cuts)]
-    done = basis[: known + p]
-    for first, end in zip([known, *ends], ends, strict=False):
-        done = jnp.concatenate([done, jnp.zeros((end - first, n), basis.dtype)])
-        done, matrix, size = lax.fori_loop(first, end, step, (done, matrix, size))
-    basis = done
+    size = jnp.zeros((), basis.dtype)
+    basis, matrix, _ = lax.fori_loop(known, m, step, (basis, matrix, size))
     # A column tells of the rows before its own; the rest follows from symmetry.
     square = matrix[:m]
     square = jnp.triu(square) + jnp.triu(square, 1).T
