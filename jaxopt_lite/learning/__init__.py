@@ -2,6 +2,15 @@
 
 from . import estimators, kernels
 from ._data import Linear, Scaling, standardize
+from .decomposition import (
+    Collapse,
+    Factors,
+    PCAState,
+    Unconstrained,
+    neural_collapse,
+    nmf,
+    pca,
+)
 from .entropy import EntropyState, attention, maximum_entropy, simplex_argmax
 from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, poisson
 from .groups import GroupState, group_lasso, multi_task_lasso
@@ -13,8 +22,10 @@ from .svm import SVMState, linear_svc, one_class_svm, svc, svr
 from .transport import TransportState, optimal_transport
 
 __all__ = [
+    "Collapse",
     "Data",
     "EntropyState",
+    "Factors",
     "GLMState",
     "GroupState",
     "HyperGradient",
@@ -22,11 +33,13 @@ __all__ = [
     "LassoState",
     "Likelihood",
     "Linear",
+    "PCAState",
     "PricedState",
     "RidgeState",
     "SVMState",
     "Scaling",
     "TransportState",
+    "Unconstrained",
     "attention",
     "estimators",
     "gamma",
@@ -43,9 +56,12 @@ __all__ = [
     "markowitz",
     "maximum_entropy",
     "multi_task_lasso",
+    "neural_collapse",
+    "nmf",
     "nnls",
     "one_class_svm",
     "optimal_transport",
+    "pca",
     "poisson",
     "ridge",
     "ridge_folds",
