@@ -31,8 +31,9 @@ class Verdict(NamedTuple):
     `kind` is a code of `Kind`. The smallest eigenvalue lies between the two numbers of `smallest`
     (2,), the largest in `largest` (2,), and how many are negative in `morse_index` (2,): surely by
     the dense matrix, but for a chance of 1e-6 by Lanczos. `counted` is an estimate of that index
-    with its standard error. `descent` has the structure of x: a unit direction along which
-    the curvature is `smallest[1]`, turned down the gradient; 0 if that is not negative.
+    with its standard error. Where x is not critical these are counts at x itself. `descent` has the
+    structure of x: a unit direction along which the curvature is `smallest[1]`, turned down the
+    gradient; 0 if that is not negative.
     """
 
     kind: Array
@@ -140,12 +141,13 @@ def _classify(
     rows = basis if inner is None else inner.T @ basis
     ends = rows[jnp.array([0, -1])]
     ends = ends / jnp.linalg.norm(ends, axis=1, keepdims=True)
-    doubt = doubt + _moves(operator, values, rows, ends, gradient, doubt)
+    moves = _moves(operator, values, rows, ends, gradient, doubt)
+    doubt = doubt + choose(norm_inf(gradient) <= tol, moves, jnp.zeros_like(moves))
     smallest = jnp.stack([jnp.min(nodes) - out, jnp.min(nodes)])
     largest = jnp.stack([jnp.max(nodes), jnp.max(nodes) + out])
     below = jnp.max(jnp.sum(nodes < -doubt, axis=1, dtype=jnp.int32))
     above = jnp.max(jnp.sum(nodes > doubt, axis=1, dtype=jnp.int32))
-    counted = Density(nodes, weights, n).below(jnp.zeros(1, dtype))
+    counted = Density(nodes, weights, n).below(-doubt[None])
     whole = steps is None or steps == n
     kind = _kind(value, gradient, tol, doubt, smallest, largest, whole)
     down = smallest[1] < -doubt
