@@ -56,7 +56,7 @@ def test_the_first_component_by_a_constrained_solver_and_its_derivative():
     assert slope == pytest.approx(numeric, rel=1e-6)
 
 
-def test_non_negative_factors_are_a_kkt_point():
+def test_non_negative_factors_are_a_kkt_point(compilations):
     truth = RNG.uniform(size=(20, 3)) * (RNG.uniform(size=(20, 3)) > 0.4)
     A = truth @ RNG.uniform(size=(3, 12))
     found = nmf(A, 3, tol=1e-9).raise_for_status()
@@ -69,11 +69,14 @@ def test_non_negative_factors_are_a_kkt_point():
     assert np.all(np.abs(slope[W > 0]) < 1e-8)
     assert np.all(slope[W == 0] > -1e-8)
     np.testing.assert_allclose(np.maximum(slope, 0), noisy.multipliers.lower.weights, atol=1e-8)
+    with compilations() as count:
+        nmf(A + 0.2, 2, penalty=2e-3, tol=1e-9)
+    assert count.programs == 0
     again = nmf(A + 0.1, 2, penalty=1e-3, x0=Factors(*noisy.x), tol=1e-8)
     assert again.steps <= 2
 
 
-def test_features_collapse_to_a_simplex():
+def test_features_collapse_to_a_simplex(compilations):
     found = neural_collapse(4, 6, per_class=3, tol=1e-8).raise_for_status()
     assert max(map(float, found.aux)) < 1e-4
     x = found.x
@@ -82,7 +85,9 @@ def test_features_collapse_to_a_simplex():
     cosines = (M @ M.T) / np.sum(M * M, 1)
     np.testing.assert_allclose(cosines[~np.eye(4, dtype=bool)], -1 / 3, atol=1e-4)
     assert np.abs(x.bias - x.bias.mean()).max() < 1e-5
-    other = neural_collapse(4, 6, per_class=3, key=jax.random.key(5), tol=1e-8)
+    with compilations() as count:
+        other = neural_collapse(4, 6, per_class=3, key=jax.random.key(5), tol=1e-8)
+    assert count.programs == 0
     assert other.value == pytest.approx(float(found.value), rel=1e-9)  # all minima are global
 
 

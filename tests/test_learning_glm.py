@@ -34,7 +34,7 @@ def test_two_points_step_to_zero_and_two():
 
 
 @pytest.mark.parametrize("method", ["newton", "lbfgs"])
-def test_separable_data_are_said_with_a_direction(method):
+def test_separable_data_are_said_with_a_direction(method, compilations):
     for y, k in ((np.where(SCORE > 0, 1, -1), 2), (np.digitize(SCORE, [-1.0, 1.0]), 3)):
         found = logistic(X, y, 0.0, method=method)
         assert found.status == Status.DIVERGED
@@ -47,6 +47,9 @@ def test_separable_data_are_said_with_a_direction(method):
             assert np.min(own - others) == pytest.approx(float(found.state.margin))
         assert found.state.margin > 0
         assert not logistic(X, y, 1e-3, method=method).raise_for_status().state.separable
+    with compilations() as count:
+        logistic(X, THREE, 2e-3, method=method)
+    assert count.programs == 0
     assert logistic(X, Y, 0.0, method=method).success  # and not where there is a minimiser
     assert logistic(X, THREE, 0.0, method=method).success
 
@@ -66,6 +69,15 @@ def test_rows_on_the_border_and_counts_without_a_minimiser():
         assert bool(got.state.separable) != exists
         assert got.status == (Status.CONVERGED if exists else Status.DIVERGED)
     assert got.success
+    # A penalty on the weights leaves the intercept: no event at all, or no row of a class counts.
+    for found in (
+        poisson(zero, np.zeros(4), 0.1),
+        logistic(X, Y, 0.1, sample_weight=1.0 * Y),
+        logistic(X, THREE, 0.1, sample_weight=1.0 * (THREE > 0)),
+    ):
+        assert found.status == Status.DIVERGED
+        assert np.any(found.state.direction.intercept != 0)
+        assert not np.any(found.state.direction.weights)
 
 
 @pytest.mark.parametrize("name", ["load_breast_cancer", "load_iris", "load_wine"])

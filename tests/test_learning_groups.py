@@ -44,7 +44,7 @@ def test_optimality_of_groups_by_numpy(ridge):
         assert fit.value == pytest.approx(dual @ Y / 50 - dual @ dual / 100, abs=1e-9)
 
 
-def test_groups_of_one_and_many_tasks():
+def test_groups_of_one_and_many_tasks(compilations):
     ones = group_lasso(X, Y, 0.1, np.arange(12), tol=1e-11).raise_for_status()
     np.testing.assert_allclose(ones.x, lasso(X, Y, 0.1).x, atol=1e-9)
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -53,6 +53,9 @@ def test_groups_of_one_and_many_tasks():
     ours = multi_task_lasso(X, tasks, 0.15, tol=1e-10).raise_for_status()
     np.testing.assert_allclose(ours.x, theirs.coef_.T, atol=1e-7)
     assert 0 < ours.state.support < 12
+    with compilations() as count:
+        multi_task_lasso(X + 1.0, tasks, 0.2, tol=1e-10)
+    assert count.programs == 0
 
 
 def test_derivatives_are_finite_differences():

@@ -86,13 +86,16 @@ def test_a_thousand_penalties_cost_one_factorisation():
     assert (fit, both) == (1, 1)
 
 
-def test_tuning_beats_a_grid():
+def test_tuning_beats_a_grid(compilations):
     rng = np.random.default_rng(3)
     A = jnp.asarray(rng.standard_normal((80, 30)))
     b = A[:, :6] @ jnp.full(6, 0.5) + 1.5 * jnp.asarray(rng.standard_normal(80))
     train, held = (A[:40], b[:40]), (A[40:], b[40:])
     hyper = {"l1": jnp.asarray(0.05), "l2": jnp.asarray(0.05)}
     found = tune(elastic, square, hyper, train, held)
+    with compilations() as count:
+        tune(elastic, square, {"l1": jnp.asarray(0.1), "l2": jnp.asarray(0.1)}, train, held)
+    assert count.programs == 0
     value = jax.jit(lambda a, b: square(elastic({"l1": a, "l2": b}, train).x, held))
     grid = [
         float(value(a, b)) for a in np.geomspace(1e-3, 1, 10) for b in np.geomspace(1e-3, 1, 10)

@@ -79,7 +79,7 @@ def test_only_inner_products_and_only_support_vectors_matter():
     assert again.steps == 0
 
 
-def test_hard_margins_and_squared_hinges():
+def test_hard_margins_and_squared_hinges(compilations):
     fit = svc(AWAY, SPLIT, np.inf, tol=1e-9).raise_for_status()
     w = AWAY.T @ np.asarray(fit.x.weights)
     margins = (2 * SPLIT - 1) * (AWAY @ w + float(fit.x.intercept))
@@ -100,6 +100,10 @@ def test_hard_margins_and_squared_hinges():
         assert 0 <= one.state.gap + 1e-12 < 1e-7 * one.value
     np.testing.assert_allclose(dual.state.dual, primal.state.dual, atol=1e-7)
     assert not np.any(dual.state.bound)
+    with compilations() as count:
+        svc(X + 1.0, Y, 0.7, loss="squared_hinge", tol=1e-9)
+        linear_svc(X + 1.0, Y, 0.7, tol=1e-9)
+    assert count.programs == 0
 
 
 def test_regression_and_one_class():

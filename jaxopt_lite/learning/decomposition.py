@@ -176,13 +176,15 @@ def nmf(
         raise ValueError(f"`X` must be >= 0 everywhere, but {float(jnp.min(X))!r} came.")
     start = _positive_parts(X, k) if x0 is None else x0
     args = (X, jnp.asarray(penalty, X.dtype))
-    problem = Problem(_Misfit(), bounds=_not_negative)
     tol = 1e-6 if tol is None else tol
-    return solve(problem, start, args, LBFGSB(), tol=tol, max_steps=max_steps)
+    return solve(_FACTORING, start, args, LBFGSB(), tol=tol, max_steps=max_steps)
 
 
 def _not_negative(X: Array, penalty: Array) -> tuple[float, None]:
     return 0.0, None
+
+
+_FACTORING = Problem(_Misfit(), bounds=_not_negative)  # one object: its traces are kept with it
 
 
 @functools.partial(jax.jit, static_argnums=(1,))
@@ -243,6 +245,9 @@ class _CrossEntropy:
         return loss + penalties @ squares / 2
 
 
+_FEATURES = Problem(_CrossEntropy())
+
+
 def neural_collapse(
     classes: int,
     dimension: int,
@@ -295,7 +300,7 @@ def neural_collapse(
     if tol is None:
         tol = 1e-7 if dtype.itemsize > 4 else float(jnp.finfo(dtype).eps) ** 0.5
     args = (jnp.asarray(penalties, dtype),)
-    found = solve(Problem(_CrossEntropy()), start, args, LBFGS(), tol=tol, max_steps=max_steps)
+    found = solve(_FEATURES, start, args, LBFGS(), tol=tol, max_steps=max_steps)
     return dataclasses.replace(found, aux=_collapse(still(found.x)))
 
 

@@ -49,6 +49,9 @@ class _LogPartition:
         return jax.nn.logsumexp(features @ theta + base) - theta @ moments
 
 
+_DUAL = Problem(_LogPartition())  # one object: what is traced of it is kept with it
+
+
 def maximum_entropy(
     features: ArrayLike,
     moments: ArrayLike,
@@ -103,7 +106,7 @@ def maximum_entropy(
     check.options(tol, max_steps, False, "implicit")
     steps = MAX_STEPS if max_steps is None else int(max_steps)
     found = solve(
-        Problem(_LogPartition()), jnp.zeros(d, phi.dtype), (phi, m, base), Newton(), tol=tol,
+        _DUAL, jnp.zeros(d, phi.dtype), (phi, m, base), Newton(), tol=tol,
         max_steps=steps,
     )  # fmt: skip
     return _distribution(found, phi, m, base)

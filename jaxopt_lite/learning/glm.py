@@ -97,6 +97,12 @@ class Likelihood:
         return data.y * jnp.exp(-z) + z
 
 
+@functools.cache
+def _likelihood(family: str, intercept: bool) -> Likelihood:
+    """One object for each: what is traced of an objective is kept with it."""
+    return Likelihood(family, intercept)
+
+
 def logistic(
     X: ArrayLike,
     y: ArrayLike,
@@ -237,7 +243,7 @@ def logistic_folds(
     n, p = X.shape
     data = Data(X, labels.astype(X.dtype), shares(weight, n, X.dtype), jnp.zeros(p, X.dtype),
                 _offset(None, n, classes, X.dtype))  # fmt: skip
-    likelihood = Likelihood("logistic" if classes == 2 else "multinomial", bool(intercept))
+    likelihood = _likelihood("logistic" if classes == 2 else "multinomial", bool(intercept))
     check.options(tol, max_steps, False, "implicit")
     method = _method(method, p, classes)
     batching = batching_of(batching) if method == "lbfgs" or batching != "auto" else "vmap"
@@ -356,7 +362,7 @@ def _fitted(family, classes, X, y, penalty, l1, weight, offset, intercept, metho
     data = Data(X, y, shares(weight, n, dtype), level, _offset(offset, n, classes, dtype))
     chosen = _method(method, p, classes)
     check.options(tol, max_steps, False, "implicit")
-    likelihood = Likelihood(family, bool(intercept))
+    likelihood = _likelihood(family, bool(intercept))
     x = _start(x0, p, classes, dtype)
     penalised = known(penalty) and bool(np.all(np.asarray(penalty) > 0))
     steps = None if max_steps is None else int(max_steps)
@@ -369,8 +375,8 @@ def _fitted(family, classes, X, y, penalty, l1, weight, offset, intercept, metho
         return dataclasses.replace(found, state=_attained(x))
     solver: Any = IRLS(likelihood) if chosen == "newton" else LBFGS()
     found = solve(Problem(likelihood), x, (data,), solver, tol=tol, max_steps=steps)
-    if penalised:
-        return dataclasses.replace(found, state=_attained(x))
+    if penalised:  # then nothing but the intercept can run off
+        return _level(likelihood, found, data)
     last = found.state.direction if chosen == "newton" else None
     return _checked(likelihood, found, data, last)
 
@@ -543,6 +549,35 @@ def _attained(x: Linear) -> GLMState:
     none = jax.tree.map(lambda leaf: jnp.zeros_like(lax.stop_gradient(leaf)), x)
     zero = jnp.zeros((), x.weights.dtype)
     return GLMState(jnp.zeros((), bool), none, zero)
+
+
+@functools.partial(jax.jit, static_argnums=(0,))
+def _level(likelihood: Likelihood, found: Solution, data: Data) -> Solution:
+    """As `_checked` where all weights are penalised: rows that count may be of one class only."""
+    y, share = jax.tree.map(lax.stop_gradient, (data.y, data.share))
+    rows = share > 0
+    b = jnp.zeros_like(found.x.intercept)
+    if likelihood.family == "logistic":
+        aim = jnp.where(jnp.any(rows & (y > 0)), 1, -1).astype(b.dtype)
+        alone = ~(jnp.any(rows & (y > 0)) & jnp.any(rows & (y <= 0)))
+    elif likelihood.family == "multinomial":
+        missing = ~jnp.any(_one_hot(y, b.shape[0]) & rows[:, None], 0)
+        aim, alone = jnp.where(missing, -1, 0).astype(b.dtype), jnp.any(missing)
+    elif likelihood.family == "poisson":
+        aim, alone = b - 1, ~jnp.any(rows & (y > 0))
+    else:
+        aim, alone = b, jnp.asarray(False)
+    alone = alone & likelihood.intercept & jnp.isfinite(found.value)
+    aim = lax.stop_gradient(jnp.where(alone, aim, 0))
+    state = GLMState(
+        alone,
+        Linear(jnp.zeros_like(lax.stop_gradient(found.x.weights)), aim),
+        jnp.where(alone & (b.ndim == 0) & (likelihood.family == "logistic"), 1, 0).astype(b.dtype),
+    )
+    status = jnp.where(alone, int(Status.DIVERGED), found.status).astype(jnp.int32)
+    return dataclasses.replace(
+        found, status=status, success=status == int(Status.CONVERGED), state=state
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0,))

@@ -44,6 +44,9 @@ def _term(X: Array, y: Array, ridge: Array, limit: Array, groups: Array) -> Grou
     return GroupLasso(groups, limit)
 
 
+_PROBLEM = Problem(_Squares(), nonsmooth=_term)  # one object: what is traced is kept with it
+
+
 def group_lasso(
     X: ArrayLike,
     y: ArrayLike,
@@ -136,8 +139,7 @@ def _fitted(X, y, penalty, labels, count, ridge, weights, x0, solver, tol, max_s
     if start.shape != labels.shape:
         raise ValueError(f"`x0` must have shape {labels.shape}, but its shape is {start.shape}.")
     args = (X, y, jnp.asarray(ridge, dtype), limit, jnp.asarray(labels))
-    problem = Problem(_Squares(), nonsmooth=_term)
-    found = solve(problem, start, args, solver, tol=tol, max_steps=max_steps)
+    found = solve(_PROBLEM, start, args, solver, tol=tol, max_steps=max_steps)
     state = _state(*still((found.x, X, y, args[2], limit)), args[4], count=count)
     return dataclasses.replace(found, state=state)
 

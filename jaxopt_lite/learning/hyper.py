@@ -102,10 +102,11 @@ def tune(
     if not span > 1:
         raise ValueError(f"`span` must be a number > 1, but {span!r} came.")
     logs = jax.tree.map(lambda leaf: jnp.log(jnp.asarray(leaf)), hyper)
-    problem = Problem(_Search(model, validation_loss), bounds=_within, has_aux=True)
+    problem = _problem(model, validation_loss)
     args = ((train, held), jnp.asarray(np.log(span), jax.tree.leaves(logs)[0].dtype), logs)
     if tol is None:
-        tol = 1e-4 * jnp.maximum(1, jnp.abs(_value(problem.objective, logs, args)))
+        # Not under `jit`, which for some models is most of what there is to compile.
+        tol = 1e-4 * jnp.maximum(1, jnp.abs(_Search(model, validation_loss)(logs, *args)[0]))
     found = solve(problem, logs, args, solver or LBFGSB(), tol=tol, max_steps=max_steps)
     return dataclasses.replace(found, x=jax.tree.map(jnp.exp, found.x))
 
@@ -123,9 +124,10 @@ class _Search:
         return self.loss(x, held), x
 
 
-@functools.partial(jax.jit, static_argnums=(0,))
-def _value(search: _Search, logs: PyTree, args: tuple) -> Array:
-    return search(logs, *args)[0]
+@functools.lru_cache(maxsize=32)
+def _problem(model: Model, loss: Loss) -> Problem:
+    """One object for each: what is traced of an objective is kept with it."""
+    return Problem(_Search(model, loss), bounds=_within, has_aux=True)
 
 
 def _within(_: tuple, reach: Array, logs: PyTree) -> tuple[PyTree, PyTree]:

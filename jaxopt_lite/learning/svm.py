@@ -194,6 +194,9 @@ class _SquaredHinge:
         return jnp.sum(x.weights * x.weights) / 2 + C @ (short * short)
 
 
+_SQUARED_HINGE = Problem(_SquaredHinge())  # one object: what is traced of it is kept with it
+
+
 def linear_svc(
     X: ArrayLike,
     y: ArrayLike,
@@ -215,7 +218,7 @@ def linear_svc(
     start = Linear(jnp.zeros(p, X.dtype), jnp.zeros((), X.dtype))
     solver: Any = Newton() if p <= NEWTON_UP_TO else LBFGS()
     steps = None if max_steps is None else int(max_steps)
-    found = solve(Problem(_SquaredHinge()), start, (X, sign, C), solver, tol=tol, max_steps=steps)
+    found = solve(_SQUARED_HINGE, start, (X, sign, C), solver, tol=tol, max_steps=steps)
     return dataclasses.replace(found, state=_primal_state(*still((found.x, X, sign, C))))
 
 
