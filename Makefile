@@ -26,10 +26,10 @@ demo: $(VENV)/.done  ## The main job: solve, certify, differentiate and look, on
 	$(BIN)/python -m jaxopt_lite
 
 test: $(VENV)/.done  ## The test suite.
-	$(PYTEST) -n 2 -q
+	$(PYTEST) -n 2 --dist loadgroup -q
 
 test-oldest: .venv-oldest/.done  ## The suite with the oldest JAX declared in pyproject.toml; no notebooks.
-	.venv-oldest/bin/python -m pytest -n 2 -q --ignore=tests/test_notebooks.py
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -q --ignore=tests/test_notebooks.py
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .

@@ -53,6 +53,20 @@ def _memory_maps() -> int:
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
+ALONE = {"test_notebooks", "test_readme", "test_cli", "test_projections", "test_prox"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file share programs and answers: with `--dist loadgroup` one worker has them.
+
+    Those of ALONE share nothing, and fill the gaps.
+    """
+    for item in items:
+        name = item.path.stem
+        if name not in ALONE:
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 def pytest_runtest_teardown() -> None:
     """Forget compiled programs before their memory maps are too many, which crashes the process."""
     global _looked_at

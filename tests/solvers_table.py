@@ -93,10 +93,9 @@ HARDER_HALF = """
     powell_singular powell_badly_scaled brown_badly_scaled osborne_one mlp quadratic logistic
     helical_valley chebyquad8
 """
-SMOOTH_IN_FLOAT32 = """
-    rosenbrock rosenbrock20 beale logistic mlp box powell_singular kowalik_osborne watson
-    brown_almost_linear chebyquad8
-"""
+# Of what is tagged "float32", those that differ in kind: curved, convex with data, singular, a fit,
+# and many variables. LBFGS runs them all.
+SMOOTH_IN_FLOAT32 = "rosenbrock20 logistic powell_singular kowalik_osborne chebyquad8"
 
 # Rounding of f keeps the gradient of Meyer above 1e-8 times its scale, 1e9: STALLED is right.
 ROWS = (
@@ -108,12 +107,7 @@ ROWS = (
         cases=_names("rosenbrock100"),  # by the hundred columns of its Hessian it takes seconds
         stubborn=frozenset({"meyer"}),
         # The rest is the next row's but one: what float32 does to f it does to both.
-        float32=_split(
-            """
-            rosenbrock rosenbrock20 beale logistic mlp gulf box powell_singular biggs_exp6
-            kowalik_osborne watson penalty_one_10 brown_almost_linear chebyquad8
-            """
-        ),
+        float32=_split(SMOOTH_IN_FLOAT32 + " mlp gulf biggs_exp6 penalty_one_10"),
     ),
     Row(
         name="TrustRegion-cg",
@@ -435,7 +429,7 @@ ROWS = (
             if name not in ("meyer", "powell_badly_scaled", "brown_badly_scaled")
         ),
         stubborn=frozenset({"quadratic"}),  # condition 1e6: as for L-BFGS, and longer
-        float32=tuple(name for name in _names(tagged="float32") if name != "gulf"),  # flat
+        float32=_split(SMOOTH_IN_FLOAT32),
     ),
     *(
         Row(
