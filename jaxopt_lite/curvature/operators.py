@@ -100,7 +100,7 @@ class LinearOperator:
             )
         return self.image.unravel(self.apply(self.domain.ravel(v)))
 
-    def to_dense(self, chunk: int = 32) -> Array:
+    def to_dense(self, chunk: int = 16) -> Array:
         """The matrix (m, n), `chunk` products at a time: memory of so many beside the result.
 
         Symmetric to the last bit if the operator is. n products. ValueError above 30,000 columns,
