@@ -50,3 +50,23 @@ def test_path_names_its_curves(ax, count):
     assert len({mpl.colors.to_hex(line.get_color()) for line in ax.lines[:count]}) == count
     np.testing.assert_allclose(lines(ax)["feature 1"], [t, t], rtol=1e-6)
     assert ax.get_xscale() == "log"
+
+
+def test_margins_shows_the_surface_and_the_three_cases(ax):
+    # By symmetry: f(x) = x_1, and only the first two rows are needed.
+    X = jnp.array([[-1.0, 0.0], [1.0, 0.0], [-2.0, 1.0], [2.0, -1.0], [3.0, 1.0]])
+    y = jnp.array([-1, 1, -1, 1, 1])
+    machine = jol.learning.svc(X, y, 10.0)
+    assert jol.plotting.margins(machine, X, y, ax=ax) is ax
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "outside (3)", "free (2)", "bound (0)"
+    ]  # fmt: skip
+    lines_ = [c for c in ax.collections if list(getattr(c, "levels", [])) == [-1, 0, 1]]
+    assert len(lines_) == 1
+    for level, line in zip((-1, 0, 1), lines_[0].get_paths(), strict=True):
+        np.testing.assert_allclose(line.vertices[:, 0], level, atol=1e-5)
+    drawn = [
+        c.get_offsets() for c in ax.collections if isinstance(c, mpl.collections.PathCollection)
+    ]
+    free = np.concatenate(drawn[2:4])
+    np.testing.assert_array_equal(free[np.argsort(free[:, 0])], X[:2])

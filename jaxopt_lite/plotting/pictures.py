@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from ..certify import CriticalPoint, Kind
 from ..core import Problem, Solution
+from ..learning.kernels import Linear
 from ..prox import Proximable
 
 STYLE = {
@@ -214,6 +215,46 @@ def _colors(count: int) -> list:
     import matplotlib as mpl
 
     return list(mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
+def margins(
+    machine: Solution,
+    X: ArrayLike,
+    y: ArrayLike,
+    kernel: Callable[[Any, Any], Any] = Linear(),
+    *,
+    resolution: int = 200,
+    ax: Any = None,
+) -> Any:
+    """A machine of `learning.svc` with its `kernel`, on the rows X (n, 2) that it was fitted to.
+
+    The side of f is shaded, its levels -1, 0, 1 are lines. Rows are marked by class, and coloured
+    by their multiplier: outside, a = 0; free, 0 < a < C, on the margin; bound, a = C.
+    """
+    ax = _axes(ax)
+    X, y = np.asarray(X), np.asarray(y)
+    pad = 0.08 * np.ptp(X, axis=0)
+    (x0, y0), (x1, y1) = X.min(axis=0) - pad, X.max(axis=0) + pad
+    xs, ys = np.linspace(x0, x1, resolution), np.linspace(y0, y1, resolution)
+    grid = jnp.stack(jnp.meshgrid(jnp.asarray(xs), jnp.asarray(ys)), axis=-1)
+    # Row by row of the picture: memory resolution n.
+    one = lambda rows: machine.x(kernel(rows, jnp.asarray(X)))
+    f = np.asarray(jax.jit(lambda points: jax.lax.map(one, points))(grid))
+    ax.contourf(xs, ys, f, [-np.inf, 0, np.inf], colors=["tab:blue", "tab:orange"], alpha=0.12)
+    ax.contour(
+        xs, ys, f, levels=[-1, 0, 1], colors="black", linewidths=[0.9, 1.6, 0.9],
+        linestyles=["--", "-", "--"],
+    )  # fmt: skip
+    for name, color in (("outside", "tab:gray"), ("free", "tab:green"), ("bound", "tab:red")):
+        case = np.asarray(getattr(machine.state, name))
+        for side, marker in ((y > 0, "o"), (y <= 0, "^")):
+            ax.scatter(
+                *X[case & side].T, marker=marker, c=color, s=34, edgecolors="white",
+                linewidths=0.6, zorder=3, label=f"{name} ({case.sum()})" if marker == "o" else None,
+            )  # fmt: skip
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="$x_1$", ylabel="$x_2$")
+    ax.legend(framealpha=0.9)
+    return ax
 
 
 def prox(
