@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ..core import TABLE, minimize
 from .lanczos import EigenPairs, checked, eigenpairs
 from .operators import LinearOperator, hessian
 
@@ -91,6 +92,41 @@ class Conditioning(NamedTuple):
             found[name] = jnp.where(slope < 0, jnp.maximum(count, 1), jnp.inf)
         doubling = jnp.maximum(jnp.log2(jnp.maximum(-goal / jnp.log(2.0).astype(goal.dtype), 1)), 1)
         found["Newton"] = jnp.broadcast_to(doubling, jnp.shape(self.largest))
+        return found
+
+    def measured(
+        self,
+        fun: Callable[..., Array],
+        x0: PyTree,
+        accuracy: ArrayLike,
+        args: tuple = (),
+        max_steps: int = 100_000,
+    ) -> dict[str, int | float]:
+        """How many each method took: `iterations`, run with the settings that follow from L and mu.
+
+        Until the largest entry of the gradient is `accuracy` times that at x0; infinite where it
+        did not get there. The report of one point, with concrete values. A solve for each method.
+        """
+        if jnp.ndim(self.largest):
+            raise ValueError(
+                "`measured` starts from one point, but these are the curvatures of a path of "
+                f"{self.largest.shape[0]}. Take those of one of its points."
+            )
+        known: dict[str, Any] = dict(TABLE)
+        step, momentum = self.heavy_ball
+        solvers = {
+            "gradient descent, 1/L": known["FixedStep"](self.safe_step),
+            "gradient descent, 2/(L + mu)": known["FixedStep"](self.best_step),
+            "heavy ball": known["HeavyBall"](step, momentum),
+            "Nesterov": known["Nesterov"](self.safe_step, self.smallest, restart=False),
+            "Newton": known["Newton"](),
+        }
+        slopes = jax.tree.leaves(jax.grad(fun)(x0, *args))
+        tol = accuracy * jnp.max(jnp.stack([jnp.max(jnp.abs(slope)) for slope in slopes]))
+        found: dict[str, int | float] = {}
+        for name, solver in solvers.items():
+            sol = minimize(fun, x0, args, solver=solver, tol=tol, max_steps=max_steps)
+            found[name] = int(sol.steps) if bool(sol.success) else float("inf")
         return found
 
 
