@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxopt_lite import Status
-from jaxopt_lite.learning import isotonic, markowitz, nnls, optimal_transport
+from jaxopt_lite.learning import diet, isotonic, markowitz, nnls, optimal_transport
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 6))
@@ -26,6 +26,27 @@ def agrees(fit, args, rel=1e-6):
         ends = [value(*args[:i], arg + h * step, *args[i + 1 :]) for h in (1e-5, -1e-5)]
         numeric = float(ends[0] - ends[1]) / 2e-5
         assert jnp.sum(slope * step) == pytest.approx(numeric, rel=rel, abs=1e-6)
+
+
+def test_the_cheapest_diet_and_what_a_nutrient_is_worth():
+    """Bread, milk, cheese; energy, protein, calcium. Scipy's answer and prices, and the theorem."""
+    optimize = pytest.importorskip("scipy.optimize")
+    cost = np.array([2.0, 3.5, 8.0])
+    content = np.array([[4.0, 8.0, 7.0], [2.0, 12.0, 24.0], [1.0, 30.0, 20.0]])
+    need = np.array([32.0, 36.0, 25.0])
+    fit = diet(cost, content, need).raise_for_status()
+    other = optimize.linprog(cost, -content, -need)
+    np.testing.assert_allclose(fit.x, other.x, atol=1e-8)
+    np.testing.assert_allclose(fit.multipliers.ineq, -other.ineqlin.marginals, atol=1e-8)
+    np.testing.assert_allclose(fit.multipliers.lower, other.lower.marginals, atol=1e-8)
+    prices = np.asarray(fit.multipliers.ineq)
+    assert need @ prices == pytest.approx(float(fit.value), rel=1e-9)
+    np.testing.assert_allclose(cost - content.T @ prices, fit.multipliers.lower, atol=1e-8)
+    slope = jax.grad(lambda need: diet(cost, content, need).value)(jnp.asarray(need))
+    np.testing.assert_allclose(slope, prices, atol=1e-8)
+    assert diet(cost, content * 0, need).status == Status.PRIMAL_INFEASIBLE
+    with pytest.raises(ValueError, match=r"`content` must have shape \(2, 3\)"):
+        diet(cost, content, need[:2])
 
 
 def test_non_negative_least_squares():

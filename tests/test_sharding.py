@@ -46,6 +46,16 @@ compiled = batch.lower(*(jax.device_put(d, spread) for d in data)).compile()
 out = compiled(*(jax.device_put(d, spread) for d in data))
 sx, sstatus, ssteps = map(np.asarray, out)
 
+# Cross-validation of 16 bootstraps, over the devices: 16 x 5 folds x 20 penalties in one call.
+rows = rng.standard_normal((60, 4))
+score = rows @ [1.0, -1.0, 0.5, 0.0] + rng.standard_normal(60)
+counts = rng.multinomial(60, np.full(60, 1 / 60), 16).astype(float)
+penalties = np.geomspace(1, 1e-3, 20)
+folds = jax.jit(jax.vmap(lambda weight, X, y: jol.learning.ridge_folds(
+    X, y, penalties, folds=5, sample_weight=weight, batching="vmap"
+).state.errors, in_axes=(0, None, None)))
+one, many = folds(counts, rows, score), folds(jax.device_put(counts, spread), rows, score)
+
 gradients = np.asarray(jax.vmap(jax.grad(valley))(x, curvatures, centres))
 good = np.arange(LANES) != 7
 print(json.dumps({
@@ -57,6 +67,9 @@ print(json.dumps({
     "different_steps": len(set(steps.tolist())),
     "worst_gradient": float(np.max(np.abs(gradients[good]))),
     "worst_centre": float(np.max(np.abs(x[good, 0] - centres[good]))),
+    "folds_shards": len(many.sharding.device_set),
+    "folds_shape": list(many.shape),
+    "folds_difference": float(np.max(np.abs(one - many))),
     "same_status": bool(np.array_equal(status, sstatus)),
     "same_steps": bool(np.array_equal(steps, ssteps)),
     "difference": float(np.nanmax(np.abs(x - sx))),
@@ -95,6 +108,12 @@ def test_sharded_over_eight_devices_is_the_same(told):
     assert told["same_steps"]
     assert told["same_nan"]
     assert told["difference"] <= 1e-10
+
+
+def test_cross_validation_of_bootstraps_is_sharded_too(told):
+    assert told["folds_shards"] == 8
+    assert told["folds_shape"] == [16, 5, 20]
+    assert told["folds_difference"] <= 1e-12
 
 
 def test_no_lane_moves_between_devices(told):

@@ -16,7 +16,7 @@ from .glm import Data, GLMState, Likelihood, gamma, logistic, logistic_folds, po
 from .groups import GroupState, group_lasso, multi_task_lasso
 from .hyper import HyperGradient, hypergradient, tune
 from .lasso import LassoState, lasso, lasso_folds, lasso_path
-from .programs import IsotonicState, PricedState, isotonic, markowitz, nnls
+from .programs import IsotonicState, PricedState, diet, isotonic, markowitz, nnls
 from .ridge import RidgeState, ridge, ridge_folds, ridge_path
 from .svm import SVMState, linear_svc, one_class_svm, svc, svr
 from .transport import TransportState, optimal_transport
@@ -41,6 +41,7 @@ __all__ = [
     "TransportState",
     "Unconstrained",
     "attention",
+    "diet",
     "estimators",
     "gamma",
     "group_lasso",

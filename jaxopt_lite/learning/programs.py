@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from ..core import Multipliers, Solution, Status
 from ..prox.arguments import array
-from ..solvers import solve_qp
+from ..solvers import solve_lp, solve_qp
 from ._data import Linear, finite, penalty_of, reported, samples, shares, still
 
 
@@ -110,6 +110,44 @@ def markowitz(
     G, h = (None, None) if target is None else (-m[None], -jnp.asarray(target, S.dtype)[None])
     zero = jnp.zeros(n, S.dtype)
     return solve_qp(S, zero, one, budget, G, h, lower=lower, upper=upper, tol=tol)
+
+
+def diet(
+    cost: ArrayLike,
+    content: ArrayLike,
+    need: ArrayLike,
+    *,
+    upper: ArrayLike | None = None,
+    tol: ArrayLike | None = None,
+) -> Solution:
+    """The cheapest amounts of foods that meet every need: minimise cost'x s.t. content x >= need.
+
+    Args:
+        cost: of one unit of each food, (n,).
+        content: (m, n), of each nutrient in one unit of each food.
+        need: (m,), of each nutrient.
+        upper: most of each food, a number or (n,). None: none. The least is 0.
+        tol: of `solve_lp`.
+
+    Returns the `Solution` of `solve_lp`. Shadow prices: `multipliers.ineq[i]` is what one unit more
+    of nutrient i would cost, 0 where more than needed is eaten anyway: the price of a pill at which
+    it would be bought. `multipliers.lower[j]` is by how much food j is too dear: what it costs more
+    than the nutrients in it are worth at those prices. At the optimum their worth, need'price, is
+    the cost of the diet (strong duality). Needs that no amounts meet are PRIMAL_INFEASIBLE.
+    Source: Stigler (1945); Dantzig (1963), section 27.1.
+
+    """
+    price = array("`cost`", cost, 1, "One a food.")
+    parts = array("`content`", content, 2, "One row a nutrient, one column a food.")
+    least = array("`need`", need, 1, "One a nutrient.")
+    for name, value in (("`cost`", price), ("`content`", parts), ("`need`", least)):
+        finite(name, value)
+    if parts.shape != (least.shape[0], price.shape[0]):
+        raise ValueError(
+            f"`content` must have shape {(least.shape[0], price.shape[0])}, a row for each entry "
+            f"of `need` and a column for each of `cost`, but its shape is {parts.shape}."
+        )
+    return solve_lp(price, G=-parts, h=-least, lower=0.0, upper=upper, tol=tol)
 
 
 class IsotonicState(NamedTuple):
