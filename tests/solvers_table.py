@@ -89,9 +89,8 @@ RESIDUAL_CASES = """
 SOME_RESIDUALS = "booth rosenbrock bard meyer gulf box kowalik_osborne osborne_one broyden_banded"
 
 HARDER_HALF = """
-    rosenbrock rosenbrock20 rosenbrock100 beale booth himmelblau wood bard box meyer gulf
-    powell_singular powell_badly_scaled brown_badly_scaled osborne_one mlp quadratic logistic
-    helical_valley chebyquad8
+    rosenbrock rosenbrock20 rosenbrock100 beale himmelblau bard meyer gulf powell_singular
+    powell_badly_scaled brown_badly_scaled osborne_one mlp quadratic logistic chebyquad8
 """
 # Of what is tagged "float32", those that differ in kind: curved, convex with data, singular, a fit,
 # and many variables. LBFGS runs them all.
