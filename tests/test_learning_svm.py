@@ -210,3 +210,35 @@ def test_float32_batches_and_failures():
 def test_bad_input_says_what_came_and_what_to_do(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_rows_that_occur_twice_have_derivatives():
+    """Both free: how they share a multiplier is arbitrary, the scores are not."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((24, 2))
+    y = np.where(X[:, 0] + 0.5 * rng.standard_normal(24) > 0, 1, -1)
+    held = rng.standard_normal((5, 2))
+
+    def score(gamma, X, y, weight):
+        machine = svc(X, y, weight, kernel=kernels.RBF(gamma), tol=1e-11)
+        return jnp.sum(machine.x(kernels.RBF(gamma)(held, X)) ** 2), machine.state.free
+
+    once = np.ones(24)
+    _, free = score(1.0, X, y, once)
+    double = int(np.flatnonzero(free)[0])
+    twice, labels = np.concatenate([X, X[double:][:1]]), np.append(y, y[double])
+    # A row with C = 1 is two rows with C = 1/2.
+    half = np.append(once, 0.5)
+    half[double] = 0.5
+    slope, free = jax.grad(score, has_aux=True)(1.0, twice, labels, half)
+    assert bool(free[double] & free[-1])
+    expected, _ = jax.grad(score, has_aux=True)(1.0, X, y, once)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+def test_a_hard_margin_short_by_rounding_has_a_finite_gap():
+    X = np.array([[0.1, 0.7], [0.3, -0.2], [1.7, 0.4], [1.9, -0.3]])
+    for method in ("qp", "smo"):
+        machine = svc(X, np.array([-1, -1, 1, 1]), jnp.inf, method=method)
+        assert machine.status == Status.CONVERGED
+        assert abs(machine.state.gap) <= 1e-5

@@ -25,7 +25,7 @@ from ..core import (
     solve,
 )
 from ..core.implicit import linear_solve, perturbed
-from ..linalg import psd_factor, psd_solve
+from ..linalg import norm_inf, psd_factor, psd_solve
 from ..prox.arguments import array
 from ..solvers import LBFGS, Newton, solve_qp
 from ._data import Linear, finite, known, matching, rows, still
@@ -37,6 +37,7 @@ LOSSES = ("hinge", "squared_hinge")
 METHODS = ("smo", "qp")
 MAX_STEPS = 10_000_000
 NEWTON_UP_TO = 200  # features
+REPEATS = 8  # solves with one factor, each of what the last left over
 
 
 class SVMState(NamedTuple):
@@ -467,7 +468,12 @@ def _attach_jvp(size, primals, tangents):
 
 
 def _saddle(size: int, K: Array, free: Array, rhs: Array) -> Array:
-    """[K_FF 1; 1' 0] by the Cholesky factor of K_FF + s 1 1', in room for `size` free rows."""
+    """[K_FF 1; 1' 0] by the Cholesky factor of K_FF + s 1 1', in room for `size` free rows.
+
+    Equal rows make K_FF singular, and how they share a multiplier arbitrary; scores do not depend
+    on it. The factor is of a matrix a little larger, and solves are repeated on what they left:
+    that converges where there is a solution. Where there is none the answer is NaN.
+    """
     n = free.shape[0]
     index = jnp.nonzero(free > 0, size=size, fill_value=n)[0]
     real = index < n
@@ -475,16 +481,23 @@ def _saddle(size: int, K: Array, free: Array, rhs: Array) -> Array:
     scale = jnp.max(jnp.diagonal(K))
     lift = jnp.where(real[:, None] & real, K[at][:, at] + scale, 0)
     matrix = lift + jnp.diag(jnp.where(real, 0, scale).astype(K.dtype))
+    eps = float(jnp.finfo(K.dtype).eps)
+    more = 4 * size * eps * jnp.max(jnp.diagonal(matrix))
     one = real.astype(K.dtype)
     r, s = jnp.where(real, rhs[at], 0), rhs[-1]
-    factor, good = psd_factor(matrix)
+    factor, good = psd_factor(matrix + more * jnp.eye(size, dtype=K.dtype))
 
     def apply(v):
-        w = psd_solve(factor, v)
-        return w + psd_solve(factor, v - matrix @ w)
+        nearer = lambda _, w: w + psd_solve(factor, v - matrix @ w)
+        return lax.fori_loop(0, REPEATS, nearer, jnp.zeros_like(v))
+
+    def solves(v, w):
+        return norm_inf(v - matrix @ w) <= eps**0.375 * norm_inf(v)
 
     # (K + s 1 1') d + 1 t = r + s 1 (1'd), with 1'd given.
-    base, ones = apply(r + scale * s * one), apply(one)
+    right = r + scale * s * one
+    base, ones = apply(right), apply(one)
+    good = good & solves(right, base) & solves(one, ones)
     weight = one @ ones
     t = jnp.where(weight > 0, (one @ base - s) / jnp.where(weight > 0, weight, 1), 0)
     d = jnp.where(good, base - t * ones, jnp.nan)
@@ -511,7 +524,9 @@ def _reported(dual, b, bias, target, found, cases, C, loss, *, kind) -> Solution
     else:
         short, multipliers = jnp.maximum(-scores, 0), b0
     cost = short**2 if loss == "squared_hinge" else short
-    priced = jnp.where(cost > 0, C * cost, 0)
+    # Of a hard margin, what is short by rounding or the tolerance costs nothing.
+    met = jnp.isinf(C) & (short <= float(jnp.finfo(b0.dtype).eps) ** 0.375)
+    priced = jnp.where((cost > 0) & ~met, C * cost, 0)
     primal = square / 2 + jnp.sum(priced) + (bias0 if kind == "one class" else 0)
     free = cases.free > 0
     bound = ~free & (b0 != 0)
