@@ -233,6 +233,17 @@ def test_density_integrates_to_one_and_knows_moments_and_outliers(params, dense)
     assert np.all(np.abs(below.value - expected) <= 4 * below.error + 1e-9)
 
 
+def test_the_error_of_a_quadrature_is_reported_where_probes_agree():
+    """Of a diagonal matrix probes of signs all have the same rule: what is wrong is its length."""
+    a = jnp.arange(1.0, 101) ** 2
+    op = curvature.hessian(lambda x: 0.5 * x @ (a * x), jnp.zeros(100))
+    logdet = curvature.spectral_density(op, probes=3, steps=24).trace_of(jnp.log)
+    exact = float(np.sum(np.log(a)))
+    assert 1e-3 < abs(float(logdet.value) - exact) <= float(logdet.error)
+    full = curvature.spectral_density(op, probes=3, steps=100)
+    assert float(full.trace_of(jnp.log).value) == pytest.approx(exact, rel=1e-9)
+
+
 def test_log_determinant_trace_and_diagonal():
     rng = np.random.default_rng(4)
     basis = np.linalg.qr(rng.normal(size=(200, 200)))[0]
