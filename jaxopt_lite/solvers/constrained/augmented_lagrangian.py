@@ -23,7 +23,18 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ...core import Multipliers, Point, Report, Residuals, Solver, Status, check, solver, static
+from ...core import (
+    Multipliers,
+    Point,
+    Report,
+    Residuals,
+    Solver,
+    Status,
+    apart,
+    check,
+    solver,
+    static,
+)
 from ...core.solver import with_tolerance
 from ...core.tracing import FlatProblem
 from ...linalg import choose, norm_inf, once
@@ -537,12 +548,12 @@ def _in_problem_units(prices: Prices, seen: Seen, inner: Report) -> Report:
     eq, ineq = back(force.eq, scale.eq), back(force.ineq, scale.ineq)
     bounds = inner.point.multipliers
     lower, upper = (None if side is None else side / unit for side in (bounds.lower, bounds.upper))
-    product = jnp.zeros_like(unit) if ineq is None else norm_inf(ineq * own.ineq)
+    pairs = jnp.zeros_like(unit) if ineq is None else apart(ineq, own.ineq)
     residuals = Residuals(
         inner.residuals.stationarity / unit,
         jnp.maximum(own.violated(), inner.residuals.primal),
         inner.residuals.dual / unit,
-        jnp.maximum(product, inner.residuals.complementarity / unit),
+        jnp.maximum(pairs, inner.residuals.complementarity / unit),
     )
     value = jnp.where(jnp.isfinite(inner.value), own.value, inner.value)
     point = Point(inner.point.x, Multipliers(eq, ineq, lower, upper))

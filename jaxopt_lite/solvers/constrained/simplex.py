@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...core import Multipliers, Point, Report, Residuals, Status, solver, static
+from ...core import Multipliers, Point, Report, Residuals, Status, apart, solver, static
 from ...linalg import choose, norm_inf
 from ...prox import projections
 from .projected_search import Box, ProjectedSearch
@@ -112,7 +112,7 @@ class SimplexSearch(ProjectedSearch):
             stationarity=norm_inf(gradient + price * row - low),
             primal=jnp.maximum(norm_inf(eq), norm_inf(jnp.minimum(x, 0))),
             dual=jnp.zeros_like(price),
-            complementarity=norm_inf(low * x),
+            complementarity=apart(low, x),
         )
         old = super().report(problem, state, args)
         valid = state.memory.valid
