@@ -74,7 +74,8 @@ def test_bounds_equalities_and_data():
 def test_what_is_not_convex_is_said_to_be():
     outside = jol.Problem(lambda x: x[0], ineq=lambda x: 1 - x @ x)
     found = jol.slater(outside, jnp.ones(2))
-    assert bool(found.holds) and not bool(found.convex)  # noqa: PT018
+    assert bool(found.holds)
+    assert not bool(found.convex)
     assert "not convex" in str(found)
     circle = jol.Problem(lambda x: x[0], eq=lambda x: x @ x - 1, ineq=lambda x: x[0] ** 2 - 2)
     assert not bool(jol.slater(circle, jnp.ones(2)).convex)

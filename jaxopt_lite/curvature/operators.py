@@ -338,8 +338,8 @@ def _pull(model: _Push, operands: tuple, v: Array) -> Array:
 class _Kernel:
     """J J'u."""
 
-    push: _Push
-    pull: _Pull
+    push: Callable[[PyTree, Array], Array]
+    pull: Callable[[PyTree, Array], Array]
 
     def __call__(self, operands: tuple, v: Array) -> Array:
         return self.push(operands, self.pull(operands, v))
@@ -351,8 +351,9 @@ def kernel(model: Callable[..., PyTree], x: PyTree, args: tuple = ()) -> LinearO
     Source: Jacot, Gabriel & Hongler (2018).
     """
     j = jacobian(model, x, args)
-    push, pull = j.forward, j.backward
-    return LinearOperator(_Kernel(push, pull), None, j.operands, j.image, j.image)  # type: ignore[arg-type]
+    assert j.backward is not None
+    product = _Kernel(j.forward, j.backward)
+    return LinearOperator(product, None, j.operands, j.image, j.image)
 
 
 # -- means over data -------------------------------------------------------------------------------

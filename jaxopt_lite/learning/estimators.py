@@ -246,7 +246,7 @@ class _Classifier(Estimator):
 
     def decision_function(self, X: Any) -> ndarray:
         """Scores: (n,), > 0 for the second class, or (n, k)."""
-        raise NotImplementedError
+        raise NotImplementedError  # every classifier has its own
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The fraction of rows that `predict` gets right."""

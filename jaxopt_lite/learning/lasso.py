@@ -28,6 +28,7 @@ from ..solvers.proximal.working_set import (
     rounding,
     staged,
 )
+from ._data import at_least_zero, known
 
 MAX_STEPS = 100
 MAX_COLUMNS = 8192  # of a working set, unless more are asked for: its Gram matrix has 0.5 GB
@@ -211,8 +212,8 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
     dtype = jnp.promote_types(X.dtype, y.dtype)
     X = X if X.dtype == dtype else X.astype(dtype)
     y, p = y if y.dtype == dtype else y.astype(dtype), X.shape[1]
-    _at_least_zero(f"`{name}`", penalty)
-    _at_least_zero("`ridge`", ridge)
+    at_least_zero(f"`{name}`", penalty)
+    at_least_zero("`ridge`", ridge)
     if ndim == 0:
         way_out = " For one penalty a feature pass `weights`; for many, call `lasso_path`."
         if np.shape(penalty) != ():
@@ -223,7 +224,7 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
     else:
         array(f"`{name}`", penalty, 1, "For a single penalty call `lasso`.")
         penalties = _numbers(penalty, dtype)
-        if _known(penalty) and np.any(np.diff(np.asarray(penalty)) > 0):
+        if known(penalty) and np.any(np.diff(np.asarray(penalty)) > 0):
             raise ValueError(
                 f"`{name}` must be in descending order, where each fit starts the next, but they "
                 "are not. Write `jnp.sort(penalties)[::-1]`."
@@ -231,7 +232,7 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
     if weights is None:
         weights = np.ones(p, dtype)
     else:
-        _at_least_zero("`weights`", weights)
+        at_least_zero("`weights`", weights)
         if np.shape(weights) != (p,):
             raise ValueError(
                 f"`weights` must have one entry for each column of `X`, but weights has shape "
@@ -254,22 +255,7 @@ def _checked(X, y, penalty, name, ndim, ridge, weights, tol, max_steps, working_
 
 def _numbers(value: Any, dtype) -> Any:
     """In this dtype; those that are known without a call of the compiler."""
-    return np.asarray(value, dtype) if _known(value) else jnp.asarray(value, dtype)
-
-
-def _known(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
-
-
-def _at_least_zero(label: str, value: Any) -> None:
-    if not _known(value):
-        return
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic, int, float)):
-        raise TypeError(f"{label} must be an array or a number, but a {type(value).__name__} came.")
-    concrete = np.asarray(value)
-    if not np.all((concrete >= 0) & np.isfinite(concrete)):
-        worst = concrete.min() if np.all(np.isfinite(concrete)) else "NaN or an infinity"
-        raise ValueError(f"{label} must be finite and >= 0, but {worst} came.")
+    return np.asarray(value, dtype) if known(value) else jnp.asarray(value, dtype)
 
 
 @jax.jit

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..core import Multipliers, Solution, Status
 from ..prox.arguments import array
 from ..solvers import solve_lp, solve_qp
-from ._data import Linear, finite, penalty_of, reported, samples, shares, still
+from ._data import Linear, finite, known, penalty_of, reported, samples, shares, still
 
 
 class PricedState(NamedTuple):
@@ -101,7 +100,7 @@ def markowitz(
         )
     if target is not None and aversion is not None:
         raise ValueError("Pass `target` or `aversion`, not both: one fixes the other.")
-    if aversion is not None and not isinstance(aversion, Tracer) and not np.all(aversion > 0):  # type: ignore[operator]
+    if aversion is not None and known(aversion) and not np.all(np.asarray(aversion) > 0):
         raise ValueError(f"`aversion` must be a number > 0, but {aversion!r} came.")
     one, budget = jnp.ones((1, n), S.dtype), jnp.ones(1, S.dtype)
     if aversion is not None:
