@@ -3,13 +3,9 @@
 The number of devices is fixed when JAX starts, so the work is done in a process of its own, once.
 """
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
+
+from .eight_devices import told_by
 
 PROGRAM = """
 import json
@@ -58,15 +54,7 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def told() -> dict:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    root = str(pathlib.Path(__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    settings = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=settings, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return told_by(PROGRAM)
 
 
 @pytest.mark.parametrize("name", ["hessian", "gauss_newton"])

@@ -1,11 +1,6 @@
 """The first-order method for large programs: known answers, matrices of any kind, rays, batches."""
 
 import functools
-import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +12,8 @@ from scipy.optimize import linprog
 from jaxopt_lite.core import Multipliers, Point, QuadraticProgram, Status, iterate
 from jaxopt_lite.core.solver import with_tolerance
 from jaxopt_lite.solvers.conic.first_order import PDHG
+
+from .eight_devices import told_by
 
 TOL = 1e-7
 
@@ -263,15 +260,7 @@ print(json.dumps({
 
 
 def test_rows_or_columns_over_eight_devices_give_the_same():
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    root = str(pathlib.Path(__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    settings = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=settings, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = told_by(SHARDED)
     assert told["devices"] == told["shards"] == 8
     assert told["statuses"] == [Status.CONVERGED] * 3
     assert max(told["steps"]) - min(told["steps"]) <= 1  # sums in another order
