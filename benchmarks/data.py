@@ -24,3 +24,12 @@ def logistic_data(rows: int, columns: int, spread: float = 1.0, seed: int = 0):
     truth = rng.standard_normal(columns) * 3 / np.sqrt(columns)
     noisy = features @ truth + rng.logistic(size=rows)
     return jnp.asarray(features), jnp.asarray(np.where(noisy > 0, 1.0, -1.0))
+
+
+def correlated(rng, n, p):
+    """(n, p), normal columns correlated as 0.5^|i - j|."""
+    X, fresh = np.empty((n, p)), rng.standard_normal((n, p))
+    X[:, 0] = fresh[:, 0]
+    for j in range(1, p):
+        X[:, j] = 0.5 * X[:, j - 1] + np.sqrt(0.75) * fresh[:, j]
+    return X

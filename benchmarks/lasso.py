@@ -19,6 +19,7 @@ import numpy as np
 
 import jaxopt_lite as jol
 
+from .data import correlated
 from .harness import benchmark, table
 
 SHAPES = ((500, 2000), (2000, 500))
@@ -30,10 +31,7 @@ PEERS = ("celer", "skglm", "sklearn")
 
 def design(n, p, seed=0):
     rng = np.random.default_rng(seed)
-    X, fresh = np.empty((n, p)), rng.standard_normal((n, p))
-    X[:, 0] = fresh[:, 0]
-    for j in range(1, p):
-        X[:, j] = 0.5 * X[:, j - 1] + np.sqrt(0.75) * fresh[:, j]
+    X = correlated(rng, n, p)
     w, support = np.zeros(p), rng.choice(p, p // 20, replace=False)
     w[support] = rng.choice([-1, 1], len(support))
     signal = X @ w

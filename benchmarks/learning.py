@@ -17,6 +17,7 @@ from sklearn import datasets, linear_model, svm
 
 from jaxopt_lite import learning
 
+from .data import correlated
 from .harness import benchmark, table
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
@@ -25,11 +26,7 @@ TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 def design(n, p, seed=0):
     """Columns correlated as 0.5^|i - j|."""
     rng = np.random.default_rng(seed)
-    X, fresh = np.empty((n, p)), rng.standard_normal((n, p))
-    X[:, 0] = fresh[:, 0]
-    for j in range(1, p):
-        X[:, j] = 0.5 * X[:, j - 1] + np.sqrt(0.75) * fresh[:, j]
-    return X, rng
+    return correlated(rng, n, p), rng
 
 
 class _Row:
